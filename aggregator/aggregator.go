@@ -1,0 +1,146 @@
+// Package aggregator turns samples into points, one Batch an interval.
+//
+// Each reader has a Worker, which only that reader writes: it finds the place of
+// a sample's values by a hash of the sample's raw bytes and adds them. At the end
+// of an interval the flusher swaps every worker's columns for empty ones, merges
+// what the workers saw, and sends a Batch.
+//
+//	raw identity ──hash──▶ ref ──▶ value in a column      known: that is all
+//	                        │
+//	                        └ unknown: describe, sort and dedupe tags,
+//	                          find or make the context, remember the ref
+//
+// The semantics are the Datadog Agent's: counters become rates and are sent as
+// zero for a while after they stop, gauges keep the last value, sets count
+// distinct members, histograms and timers become their aggregates, distributions
+// become sketches.
+//
+// In: Lines, by Worker.Add. Out: Batches, from Run. It never sends or formats,
+// and no sample survives its packet here.
+package aggregator
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// Describe reads what a sample says apart from its values, or says why its line
+// is rejected. It must not keep the sample's bytes.
+type Describe func(*metric.Sample, *metric.Identity) metric.Reason
+
+// Aggregator owns the workers, the contexts and the flusher.
+type Aggregator struct {
+	cfg           Config
+	describe      Describe
+	log           *slog.Logger
+	hasher        *hasher
+	contexts      *contexts
+	workers       []*Worker
+	maxIdentities int
+	namespace     string   // with its dot
+	tags          [][]byte // configured
+	flusher       *flusher
+
+	wantExamples bool // of rejected lines, in the log
+	examples     exampleLimiter
+}
+
+// New returns an idle Aggregator with the given number of workers; cfg must have
+// passed Validate. describe is called by the workers' readers, concurrently.
+func New(cfg Config, workers int, describe Describe, log *slog.Logger) *Aggregator {
+	a := &Aggregator{
+		cfg:           cfg,
+		describe:      describe,
+		log:           log,
+		hasher:        newHasher(),
+		contexts:      newContexts(cfg.Cardinality.MaxContexts, workers),
+		maxIdentities: maxIdentitiesPerContext * cfg.Cardinality.MaxContexts,
+		wantExamples:  log.Enabled(context.Background(), slog.LevelDebug),
+	}
+	if cfg.Namespace != "" {
+		a.namespace = cfg.Namespace
+		if a.namespace[len(a.namespace)-1] != '.' {
+			a.namespace += "."
+		}
+	}
+	for _, tag := range cfg.Tags {
+		a.tags = append(a.tags, []byte(tag))
+	}
+	for i := range workers {
+		a.workers = append(a.workers, newWorker(a, i))
+	}
+	a.flusher = newFlusher(a)
+	return a
+}
+
+// Worker returns the worker of a reader.
+func (a *Aggregator) Worker(reader int) *Worker { return a.workers[reader] }
+
+// Readings appends weir's own measurements, of all rooms, to dst.
+type Readings func(dst []metric.Reading) []metric.Reading
+
+// Run flushes at the end of every interval, aligned to the wall clock, and sends
+// the batch. When ctx is done it flushes the open interval and returns. own is
+// asked at each flush for the agent's own measurements, which become points of
+// the batch; it may be nil.
+//
+// Whoever receives from batches must do so promptly: a flush waits for it.
+func (a *Aggregator) Run(ctx context.Context, own Readings, batches chan<- *metric.Batch) {
+	clock := newClock(a.cfg.FlushInterval, time.Now())
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(time.Until(clock.end()))
+		select {
+		case <-ctx.Done():
+			batches <- a.flusher.flush(clock.start, own)
+			return
+		case <-timer.C:
+		}
+		now := time.Now()
+		if now.Before(clock.end()) && !clock.farBehind(now) {
+			continue // the wall clock was set back a little while the timer ran
+		}
+		batches <- a.flusher.flush(clock.start, own)
+		if skipped := clock.next(now); skipped {
+			a.log.Warn("the clock jumped, or the machine slept", "interval", clock.start)
+		}
+	}
+}
+
+// example logs a rejected line, one a second at most, if anybody wants to see
+// it.
+func (a *Aggregator) example(why metric.Reason, line []byte) {
+	if !a.wantExamples {
+		return
+	}
+	swallowed, ok := a.examples.allow(time.Now())
+	if !ok {
+		return
+	}
+	const longest = 200
+	a.log.Debug("rejected a line", "reason", why, "line", string(line[:min(len(line), longest)]),
+		"bytes", len(line), "unlogged", swallowed)
+}
+
+// exampleLimiter lets one event a second through and counts the others.
+type exampleLimiter struct {
+	mu        sync.Mutex
+	last      time.Time
+	swallowed uint64
+}
+
+func (l *exampleLimiter) allow(now time.Time) (swallowed uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.last) < time.Second {
+		l.swallowed++
+		return 0, false
+	}
+	swallowed, l.swallowed, l.last = l.swallowed, 0, now
+	return swallowed, true
+}

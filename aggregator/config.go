@@ -1,0 +1,107 @@
+package aggregator
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config says how samples become points. Its fields stand at the top level of
+// the configuration file.
+type Config struct {
+	FlushInterval time.Duration     `yaml:"flush_interval"`
+	Hostname      string            `yaml:"hostname"` // "": the machine's, filled in by cmd/agent
+	Namespace     string            `yaml:"namespace"`
+	Tags          []string          `yaml:"tags"`
+	Histogram     HistogramConfig   `yaml:"histogram"`
+	Expiry        ExpiryConfig      `yaml:"expiry"`
+	Cardinality   CardinalityConfig `yaml:"cardinality"`
+}
+
+// HistogramConfig says what is computed from histograms and timers.
+type HistogramConfig struct {
+	Aggregates  []string  `yaml:"aggregates"`
+	Percentiles []float64 `yaml:"percentiles"`
+}
+
+// ExpiryConfig says what happens to contexts that are no longer sampled.
+type ExpiryConfig struct {
+	Context  time.Duration `yaml:"context"`   // silent this long, a context is forgotten
+	ZeroFill time.Duration `yaml:"zero_fill"` // silent less than this, a counter is sent as 0
+}
+
+// CardinalityConfig bounds how many contexts there are.
+type CardinalityConfig struct {
+	MaxContexts int `yaml:"max_contexts"`
+}
+
+// The aggregates of a histogram.
+var aggregates = []string{"max", "min", "median", "avg", "sum", "count"}
+
+// maxContextsLimit is what the table of identities can address.
+const maxContextsLimit = 100_000_000
+
+// DefaultConfig returns the defaults, which are the Datadog Agent's where it
+// has them.
+func DefaultConfig() Config {
+	return Config{
+		FlushInterval: 10 * time.Second,
+		Tags:          []string{},
+		Histogram: HistogramConfig{
+			Aggregates:  []string{"max", "median", "avg", "count"},
+			Percentiles: []float64{0.95},
+		},
+		Expiry:      ExpiryConfig{Context: 5 * time.Minute, ZeroFill: 5 * time.Minute},
+		Cardinality: CardinalityConfig{MaxContexts: 1_000_000},
+	}
+}
+
+// Validate returns all faults of the configuration, each naming its key.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(key, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if c.FlushInterval < time.Second || c.FlushInterval > time.Hour || c.FlushInterval%time.Second != 0 {
+		fault("flush_interval", "%v will not do; use whole seconds, from 1s to 1h", c.FlushInterval)
+	}
+	if strings.ContainsAny(c.Namespace, ":|\n") {
+		fault("namespace", "%q has a character that no metric name can have; use letters, digits, '_' and '.'", c.Namespace)
+	}
+	if strings.ContainsAny(c.Hostname, "\n") {
+		fault("hostname", "it has a line break; write it on one line")
+	}
+	for i, tag := range c.Tags {
+		key := fmt.Sprintf("tags[%d]", i)
+		switch {
+		case tag == "":
+			fault(key, "the tag is empty; remove it or write key:value")
+		case strings.ContainsAny(tag, ",|\n"):
+			fault(key, "%q has a comma, pipe or line break; write one tag an item, without them", tag)
+		case strings.HasPrefix(tag, "host:"):
+			fault(key, "%q would move every metric to another host; set hostname instead", tag)
+		}
+	}
+	for i, name := range c.Histogram.Aggregates {
+		if !slices.Contains(aggregates, name) {
+			fault(fmt.Sprintf("histogram.aggregates[%d]", i), "there is no aggregate %q; use some of %s", name, strings.Join(aggregates, ", "))
+		}
+	}
+	for i, p := range c.Histogram.Percentiles {
+		if !(p > 0 && p <= 1) {
+			fault(fmt.Sprintf("histogram.percentiles[%d]", i), "%v is outside (0, 1]; write 0.95 for the 95th percentile", p)
+		}
+	}
+	if c.Expiry.Context < c.FlushInterval {
+		fault("expiry.context", "%v is shorter than flush_interval (%v); use a multiple of it", c.Expiry.Context, c.FlushInterval)
+	}
+	if c.Expiry.ZeroFill < 0 {
+		fault("expiry.zero_fill", "%v is negative; use 0s to send no zeros", c.Expiry.ZeroFill)
+	}
+	if c.Cardinality.MaxContexts < 1 || c.Cardinality.MaxContexts > maxContextsLimit {
+		fault("cardinality.max_contexts", "%d is out of range; use 1 to %d", c.Cardinality.MaxContexts, maxContextsLimit)
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,180 @@
+package aggregator
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// contexts are the contexts of all workers. A context has a slot: the place of
+// its values in every worker's column of its family.
+//
+// It is asked only when a worker meets an identity for the first time, so one
+// lock does for all.
+type contexts struct {
+	mu      sync.Mutex
+	bySlot  [families]column[*metric.Context]
+	byKey   map[string]uint32 // to the slot; the key's first byte tells the family
+	dying   marks             // about to be forgotten unless asked for again
+	supply  [families][]supply
+	next    [families]uint32 // the first slot that was never given out
+	owners  [families][]int  // by chunk: the worker it was given to
+	limit   int
+	created uint64
+	expired uint64
+}
+
+type slotID struct {
+	family family
+	slot   uint32
+}
+
+// marks is a set of slots.
+type marks [families][]bool
+
+func (m *marks) set(id slotID) {
+	if grow := int(id.slot) + 1 - len(m[id.family]); grow > 0 {
+		m[id.family] = append(m[id.family], make([]bool, grow)...)
+	}
+	m[id.family][id.slot] = true
+}
+
+func (m *marks) has(id slotID) bool {
+	return int(id.slot) < len(m[id.family]) && m[id.family][id.slot]
+}
+
+func (m *marks) clear(id slotID) {
+	if m.has(id) {
+		m[id.family][id.slot] = false
+	}
+}
+
+// supply is the slots that one worker may give to new contexts.
+type supply struct {
+	free      []uint32 // of forgotten contexts
+	next, end uint32   // the rest of a chunk
+}
+
+func newContexts(limit, workers int) *contexts {
+	c := &contexts{byKey: map[string]uint32{}, limit: limit}
+	for f := range c.supply {
+		c.supply[f] = make([]supply, workers)
+	}
+	return c
+}
+
+// familyOf returns where a kind's values are kept.
+func familyOf(kind metric.Kind) family {
+	switch kind {
+	case metric.Counter:
+		return counters
+	case metric.Gauge:
+		return gauges
+	case metric.Set:
+		return sets
+	case metric.Histogram, metric.Timer:
+		return histograms
+	case metric.Distribution:
+		return distributions
+	}
+	panic("BUG: a sample of no kind")
+}
+
+// slotOf returns the slot of the context with the given key, and makes it one
+// out of the worker's supply if it is new. ok is false if there are too many
+// contexts already.
+func (c *contexts) slotOf(f family, key []byte, worker int) (slot uint32, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slot, ok := c.byKey[string(key)]; ok {
+		c.dying.clear(slotID{f, slot})
+		return slot, true
+	}
+	if len(c.byKey) >= c.limit {
+		return 0, false
+	}
+	slot = c.take(f, worker)
+	context := metric.NewContext(key)
+	c.byKey[context.Key()] = slot
+	*c.bySlot[f].at(slot) = context
+	c.created++
+	return slot, true
+}
+
+func (c *contexts) take(f family, worker int) uint32 {
+	s := &c.supply[f][worker]
+	if n := len(s.free); n > 0 {
+		slot := s.free[n-1]
+		s.free = s.free[:n-1]
+		return slot
+	}
+	if s.next == s.end {
+		s.next, s.end = c.next[f], c.next[f]+chunkLen
+		c.next[f] = s.end
+		c.owners[f] = append(c.owners[f], worker)
+	}
+	slot := s.next
+	s.next++
+	return slot
+}
+
+// snapshot returns the contexts of a family by slot. The flusher may read those
+// whose samples it has seen; others may be written meanwhile.
+func (c *contexts) snapshot(f family) []*[chunkLen]*metric.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bySlot[f].chunks
+}
+
+// lockedAtOnce is how many contexts are dealt with before readers that wait for
+// the lock get a turn.
+const lockedAtOnce = 1024
+
+// doom marks contexts that nobody sampled for long. Those still marked when
+// bury is called are forgotten; slotOf and revive take the mark away.
+func (c *contexts) doom(ids []slotID) {
+	for some := range slices.Chunk(ids, lockedAtOnce) {
+		c.mu.Lock()
+		for _, id := range some {
+			c.dying.set(id)
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *contexts) revive(id slotID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dying.clear(id)
+}
+
+// bury forgets those of ids that are still marked, and calls gone for each.
+func (c *contexts) bury(ids []slotID, gone func(slotID)) {
+	for some := range slices.Chunk(ids, lockedAtOnce) {
+		c.mu.Lock()
+		for _, id := range some {
+			if !c.dying.has(id) {
+				continue
+			}
+			c.dying.clear(id)
+			context := c.bySlot[id.family].at(id.slot)
+			delete(c.byKey, (*context).Key())
+			*context = nil
+			// Back to the worker whose chunk it is, so that chunks stay with one reader.
+			s := &c.supply[id.family][c.owners[id.family][id.slot/chunkLen]]
+			s.free = append(s.free, id.slot)
+			c.expired++
+			gone(id)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// count returns how many contexts there are, and how many were ever made and
+// forgotten.
+func (c *contexts) count() (live int, created, expired uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.byKey), c.created, c.expired
+}

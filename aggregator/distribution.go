@@ -1,0 +1,133 @@
+package aggregator
+
+import (
+	"math"
+	"slices"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// maxBufferedKeys is how many samples a distribution holds as keys before it
+// counts them in bins.
+const maxBufferedKeys = 512
+
+// maxSketchCount bounds what one sample may weigh in a sketch, and all samples
+// of one: it is what fits into full bins of the wire format. (The Datadog Agent
+// has no such bound and allocates a bin for each 65,535 that a sample weighs.)
+const maxSketchCount = metric.MaxSketchBins * metric.MaxBinCount
+
+// distribution is a sketch under construction.
+type distribution struct {
+	count              int64
+	min, max, sum, avg float64
+	keys               []int16       // samples of weight 1 that bins do not count yet
+	bins               []bin[uint32] // sorted by key
+}
+
+func (d *distribution) empty() bool { return d.count == 0 }
+
+// add counts one sample that was not sampled.
+func (d *distribution) add(v float64) {
+	d.summarize(v, v, 1)
+	if len(d.keys) == maxBufferedKeys {
+		d.compact()
+	}
+	d.keys = append(d.keys, metric.SketchKey(v))
+}
+
+// addWeighted counts one sample that stands for weight events, 1 or more. As in
+// the Datadog Agent, the sum counts all of the weight and the counts its whole
+// part.
+func (d *distribution) addWeighted(v, weight float64) {
+	n := uint32(min(weight, maxSketchCount))
+	d.summarize(v, v*weight, int64(n))
+	d.bins = addBin(d.bins, metric.SketchKey(v), n)
+}
+
+// summarize updates the exact part of the sketch with n samples of value v.
+func (d *distribution) summarize(v, sum float64, n int64) {
+	if d.count == 0 {
+		d.min, d.max, d.avg = v, v, v
+	} else {
+		d.min, d.max = min(d.min, v), max(d.max, v)
+	}
+	d.count += n
+	d.sum += sum
+	// Step by step, as the Agent does: sum/count would lose digits the sum has
+	// already lost, and is not the average of sampled values.
+	d.avg += (v - d.avg) * float64(n) / float64(d.count)
+}
+
+// compact counts the buffered keys in bins, run by run.
+func (d *distribution) compact() {
+	slices.Sort(d.keys)
+	for i := 0; i < len(d.keys); {
+		run := i
+		for i < len(d.keys) && d.keys[i] == d.keys[run] {
+			i++
+		}
+		d.bins = addBin(d.bins, d.keys[run], uint32(i-run))
+	}
+	d.keys = d.keys[:0]
+}
+
+// merge adds other's samples to d; neither is empty. It compacts other.
+func (d *distribution) merge(other *distribution) {
+	d.min, d.max = min(d.min, other.min), max(d.max, other.max)
+	d.count += other.count
+	d.sum += other.sum
+	d.avg += (other.avg - d.avg) * float64(other.count) / float64(d.count)
+	other.compact()
+	for _, b := range other.bins {
+		d.bins = addBin(d.bins, b.key, b.weight)
+	}
+}
+
+// sketch returns the distribution in the form of the wire, and how many samples
+// its bins had no room for.
+func (d *distribution) sketch() (s metric.Sketch, clipped uint64) {
+	d.compact()
+	rows := len(d.bins)
+	for _, b := range d.bins {
+		rows += int(b.weight / metric.MaxBinCount)
+	}
+	s = metric.Sketch{
+		Count: d.count, Min: d.min, Max: d.max, Sum: d.sum, Avg: d.avg,
+		Keys:   make([]int32, 0, rows),
+		Counts: make([]uint32, 0, rows),
+	}
+	room := uint32(maxSketchCount)
+	for _, b := range d.bins {
+		n := min(b.weight, room)
+		clipped += uint64(b.weight - n)
+		room -= n
+		// What does not fill a bin comes first, as the Agent writes it.
+		if rest := n % metric.MaxBinCount; rest > 0 {
+			s.Keys = append(s.Keys, int32(b.key))
+			s.Counts = append(s.Counts, rest)
+		}
+		for range n / metric.MaxBinCount {
+			s.Keys = append(s.Keys, int32(b.key))
+			s.Counts = append(s.Counts, metric.MaxBinCount)
+		}
+	}
+	return s, clipped
+}
+
+// reset empties d for the next interval and keeps memory that the interval used
+// well.
+func (d *distribution) reset() {
+	keys, bins := d.keys[:0], d.bins[:0]
+	if cap(keys) > 64 && 8*d.count < int64(cap(keys)) {
+		keys = nil
+	}
+	if cap(bins) > 64 && 8*d.count < int64(cap(bins)) {
+		bins = nil
+	}
+	*d = distribution{keys: keys, bins: bins}
+}
+
+// finite reports whether the summary can be sent.
+func (d *distribution) finite() bool {
+	return !math.IsInf(d.sum, 0) && !math.IsNaN(d.sum) && !math.IsNaN(d.avg) && !math.IsInf(d.avg, 0)
+}

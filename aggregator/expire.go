@@ -1,0 +1,80 @@
+package aggregator
+
+// expire forgets contexts that have been silent for too long, and identities
+// that nobody uses any more; both give their memory to new ones.
+//
+// A reader may get a sample of a silent context at any moment, so forgetting
+// goes in steps: the contexts are marked (doom); each worker's table is swept of
+// the identities that lead to them, one segment at a time, and a context with a
+// fresh sample is spared (revive); after that a worker can reach a marked
+// context only by asking for it anew, which takes the mark away; what is still
+// marked in the end is forgotten (bury).
+func (f *flusher) expire() {
+	doomed := f.silent()
+	aging := f.intervals%max(f.expiry, 1) == 0
+	if len(doomed) == 0 && !aging {
+		return
+	}
+	contexts := f.a.contexts
+	contexts.doom(doomed)
+	var isDoomed marks
+	for _, id := range doomed {
+		isDoomed.set(id)
+	}
+	for _, w := range f.a.workers {
+		w.sweep(aging, func(id slotID) bool {
+			if !isDoomed.has(id) {
+				return false
+			}
+			if w.active.touched(id.family, id.slot) {
+				contexts.revive(id)
+				return false
+			}
+			return true
+		})
+	}
+	contexts.bury(doomed, func(id slotID) { f.seen[id.family][id.slot] = 0 })
+}
+
+// silent returns the contexts without a sample for as long as they are kept. A
+// counter is kept while it is sent as zero.
+func (f *flusher) silent() []slotID {
+	var ids []slotID
+	for fam := range families {
+		keep := f.expiry
+		if fam == counters {
+			keep = max(keep, f.zeroFill)
+		}
+		for slot, last := range f.seen[fam] {
+			if last != 0 && f.intervals-last >= keep {
+				ids = append(ids, slotID{fam, uint32(slot)})
+			}
+		}
+	}
+	return ids
+}
+
+// sweep removes from the table of identities those whose context is to be
+// forgotten and, with aging, those that no sample had since the last sweep with
+// aging. The reader gets its turn after every segment.
+func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
+	for hash, more := uint64(0), true; more; more = hash != 0 {
+		w.mu.Lock()
+		hash = w.identities.sweepSegment(hash, aging, func(r ref, unused bool) bool {
+			to := r
+			if r.op() == opWeighted {
+				to = w.weighted[r.index()].ref
+			}
+			if !unused && !forget(slotID{familyOfOp(to.op()), to.index()}) {
+				return false
+			}
+			if r.op() == opWeighted {
+				w.freeWeight = append(w.freeWeight, r.index())
+			}
+			return true
+		})
+		w.mu.Unlock()
+	}
+}
+
+func familyOfOp(o op) family { return family(o - opCounter) }

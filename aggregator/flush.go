@@ -1,0 +1,295 @@
+package aggregator
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// flusher ends intervals: it takes the workers' columns, merges them into a
+// Batch, and forgets what has been silent for too long. Only one goroutine
+// flushes.
+type flusher struct {
+	a         *Aggregator
+	intervals uint32             // flushed so far, this one included
+	seen      [families][]uint32 // by slot: the interval of the last sample; 0: no context
+	expiry    uint32             // intervals of silence after which a context is forgotten
+	zeroFill  uint32             // intervals of silence during which a counter is sent as 0
+	seconds   float64            // of an interval
+
+	suffixes []aggregate // what is sent of a histogram
+	percents []int       // ascending
+	own      ownSeries
+
+	sizes struct{ series, sketches int } // of the last batch
+
+	mu    sync.Mutex // guards stats
+	stats flushStats
+}
+
+// aggregate is a series made of a histogram.
+type aggregate struct {
+	suffix string
+	kind   metric.SeriesType
+	value  func(*summary) float64
+}
+
+func newFlusher(a *Aggregator) *flusher {
+	f := &flusher{
+		a:        a,
+		expiry:   intervalsIn(a.cfg.Expiry.Context, a.cfg.FlushInterval),
+		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
+		seconds:  a.cfg.FlushInterval.Seconds(),
+		own:      newOwnSeries(a),
+	}
+	for _, name := range a.cfg.Histogram.Aggregates {
+		f.suffixes = append(f.suffixes, f.aggregateNamed(name))
+	}
+	for _, p := range a.cfg.Histogram.Percentiles {
+		f.percents = append(f.percents, percentOf(p))
+	}
+	slices.Sort(f.percents)
+	f.percents = slices.Compact(f.percents)
+	for i, percent := range f.percents {
+		f.suffixes = append(f.suffixes, aggregate{
+			percentileSuffix(percent), metric.GaugeType, func(s *summary) float64 { return s.percentiles[i] },
+		})
+	}
+	return f
+}
+
+func (f *flusher) aggregateNamed(name string) aggregate {
+	value := map[string]func(*summary) float64{
+		"max":    func(s *summary) float64 { return s.max },
+		"min":    func(s *summary) float64 { return s.min },
+		"median": func(s *summary) float64 { return s.median },
+		"avg":    func(s *summary) float64 { return s.avg },
+		"sum":    func(s *summary) float64 { return s.sum },
+		"count":  func(s *summary) float64 { return s.weight / f.seconds },
+	}[name]
+	if name == "count" {
+		return aggregate{".count", metric.Rate, value}
+	}
+	return aggregate{"." + name, metric.GaugeType, value}
+}
+
+// intervalsIn returns how many whole intervals cover a duration.
+func intervalsIn(d, interval time.Duration) uint32 {
+	return uint32((d + interval - 1) / interval)
+}
+
+// flush ends the interval that began at start and returns what it made.
+func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
+	began := time.Now()
+	f.intervals++
+	for _, w := range f.a.workers {
+		w.swap()
+	}
+	b := &metric.Batch{
+		Start:     start,
+		Interval:  f.a.cfg.FlushInterval,
+		AgentHost: f.a.cfg.Hostname,
+		// A batch is about as large as the last one.
+		Series:   make([]metric.Series, 0, f.sizes.series+f.sizes.series/16+64),
+		Sketches: make([]metric.SketchPoint, 0, f.sizes.sketches),
+	}
+	m := merge{flusher: f, batch: b}
+	mergeFamily(&m, counters, func(c *columns) *column[float64] { return &c.counters }, m.counter)
+	mergeFamily(&m, gauges, func(c *columns) *column[gauge] { return &c.gauges }, m.gauge)
+	mergeFamily(&m, sets, func(c *columns) *column[set] { return &c.sets }, m.set)
+	mergeFamily(&m, histograms, func(c *columns) *column[histogram] { return &c.histograms }, m.histogram)
+	mergeFamily(&m, distributions, func(c *columns) *column[distribution] { return &c.distributions }, m.distribution)
+	f.sizes.series, f.sizes.sketches = len(b.Series), len(b.Sketches)
+	f.expire()
+
+	f.mu.Lock()
+	m.stats.Flushes = f.stats.Flushes + 1
+	m.stats.Points += f.stats.Points + b.Points()
+	m.stats.NotFinite += f.stats.NotFinite
+	m.stats.FoldedHistograms += f.stats.FoldedHistograms
+	m.stats.EstimatedSets += f.stats.EstimatedSets
+	m.stats.ClippedSamples += f.stats.ClippedSamples
+	m.stats.FlushTime = time.Since(began)
+	f.stats = m.stats
+	f.mu.Unlock()
+
+	if own != nil {
+		f.own.add(b, own)
+		f.mu.Lock()
+		f.stats.Points += b.Points() - uint64(f.sizes.series+f.sizes.sketches)
+		f.mu.Unlock()
+	}
+	return b
+}
+
+func (f *flusher) statistics() flushStats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats
+}
+
+// merge is the work of one flush.
+type merge struct {
+	*flusher
+	batch *metric.Batch
+	stats flushStats
+
+	percentiles []float64 // scratch
+}
+
+// cell is a slot and what is known of it.
+type cell struct {
+	slot    uint32
+	context **metric.Context // only to be read if the slot has or had a sample
+	seen    uint32           // the interval of the last sample before this one, 0 if there was none
+}
+
+// mergeFamily goes through the slots of a family. one is called with the
+// workers' values of a slot; it sends what they amount to, empties them, and
+// returns whether any of them had a sample.
+func mergeFamily[T any](m *merge, f family, of func(*columns) *column[T], one func(at cell, parts []*T) bool) {
+	spares := make([]*column[T], len(m.a.workers))
+	for i, w := range m.a.workers {
+		spares[i] = of(w.spare)
+	}
+	contexts := m.a.contexts.snapshot(f)
+	if grow := len(contexts)*chunkLen - len(m.seen[f]); grow > 0 {
+		m.seen[f] = append(m.seen[f], make([]uint32, grow)...)
+	}
+	chunks := make([]*[chunkLen]T, 0, len(spares))
+	parts := make([]*T, 0, len(spares))
+	for i := range contexts {
+		chunks = chunks[:0]
+		for _, c := range spares {
+			if i < len(c.chunks) && c.chunks[i] != nil {
+				chunks = append(chunks, c.chunks[i])
+			}
+		}
+		for j := range contexts[i] {
+			parts = parts[:0]
+			for _, chunk := range chunks {
+				parts = append(parts, &chunk[j])
+			}
+			slot := i*chunkLen + j
+			seen := &m.seen[f][slot]
+			if one(cell{uint32(slot), &contexts[i][j], *seen}, parts) {
+				*seen = m.intervals
+			}
+		}
+	}
+}
+
+// counter sends the sum as a rate, and 0 for a while after the last sample, so
+// that graphs and monitors see that it stopped.
+func (m *merge) counter(at cell, parts []*float64) bool {
+	sum := untouched
+	for _, p := range parts {
+		sum += *p
+		*p = untouched
+	}
+	if !isUntouched(sum) {
+		m.emit(*at.context, "", sum/m.seconds, metric.Rate)
+		return true
+	}
+	if at.seen != 0 && m.intervals-at.seen <= m.zeroFill {
+		m.emit(*at.context, "", 0, metric.Rate)
+	}
+	return false
+}
+
+func (m *merge) gauge(at cell, parts []*gauge) bool {
+	var last gauge
+	for _, p := range parts {
+		if p.stamp > last.stamp {
+			last = *p
+		}
+		*p = gauge{}
+	}
+	if last.stamp == 0 {
+		return false
+	}
+	m.emit(*at.context, "", last.value, metric.GaugeType)
+	return true
+}
+
+func (m *merge) set(at cell, parts []*set) bool {
+	all := united(parts, (*set).empty, (*set).merge)
+	if all == nil {
+		return false
+	}
+	if all.sketch != nil {
+		m.stats.EstimatedSets++
+	}
+	m.emit(*at.context, "", all.size(), metric.GaugeType)
+	resetAll(parts, (*set).reset)
+	return true
+}
+
+func (m *merge) histogram(at cell, parts []*histogram) bool {
+	all := united(parts, (*histogram).empty, (*histogram).merge)
+	if all == nil {
+		return false
+	}
+	if all.folded != nil {
+		m.stats.FoldedHistograms++
+	}
+	s := all.summarize(m.percents, m.percentiles[:0])
+	m.percentiles = s.percentiles
+	for i := range m.suffixes {
+		a := &m.suffixes[i]
+		m.emit(*at.context, a.suffix, a.value(&s), a.kind)
+	}
+	resetAll(parts, (*histogram).reset)
+	return true
+}
+
+func (m *merge) distribution(at cell, parts []*distribution) bool {
+	all := united(parts, (*distribution).empty, (*distribution).merge)
+	if all == nil {
+		return false
+	}
+	if all.finite() {
+		sketch, clipped := all.sketch()
+		m.stats.ClippedSamples += clipped
+		m.batch.Sketches = append(m.batch.Sketches, metric.SketchPoint{Context: *at.context, Sketch: sketch})
+	} else {
+		m.stats.NotFinite++
+	}
+	resetAll(parts, (*distribution).reset)
+	return true
+}
+
+// united merges the parts that have samples into the first of them and returns
+// it, nil if none has any.
+func united[T any](parts []*T, empty func(*T) bool, merge func(all, part *T)) *T {
+	var all *T
+	for _, p := range parts {
+		switch {
+		case empty(p):
+		case all == nil:
+			all = p
+		default:
+			merge(all, p)
+		}
+	}
+	return all
+}
+
+func resetAll[T any](parts []*T, reset func(*T)) {
+	for _, p := range parts {
+		reset(p)
+	}
+}
+
+// emit adds a series to the batch, unless its value overflowed: the intake
+// refuses a whole payload for one infinity.
+func (m *merge) emit(context *metric.Context, suffix string, value float64, kind metric.SeriesType) {
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		m.stats.NotFinite++
+		return
+	}
+	m.batch.Series = append(m.batch.Series, metric.Series{Context: context, Suffix: suffix, Value: value, Type: kind})
+}

@@ -1,0 +1,127 @@
+package aggregator
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// The table agrees with a map through insertions, splits and sweeps.
+func TestIdentitiesAgreeWithAMap(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	table, want := newIdentities(), map[uint64]ref{}
+	check := func(hash uint64) uint32 { return uint32(hash*0x9e3779b97f4a7c15>>32) ^ 7 }
+	for round := range 6 {
+		for range 20_000 {
+			hash := random.Uint64()
+			r := makeRef(op(1+random.IntN(6)), random.Uint32N(maxIndex))
+			if _, known := want[hash]; !known {
+				table.insert(hash, check(hash), r)
+				want[hash] = r
+			}
+		}
+		if round%2 == 1 {
+			drop := func(r ref) bool { return r.index()%3 == uint32(round)%3 }
+			for hash, more := uint64(0), true; more; more = hash != 0 {
+				hash = table.sweepSegment(hash, false, func(r ref, _ bool) bool { return drop(r) })
+			}
+			for hash, r := range want {
+				if drop(r) {
+					delete(want, hash)
+				}
+			}
+		}
+		if table.count != len(want) {
+			t.Fatalf("round %d: count = %d, want %d", round, table.count, len(want))
+		}
+		for hash, r := range want {
+			if got := table.lookup(hash, check(hash)); got != r {
+				t.Fatalf("round %d: lookup(%#x) = %v, want %v", round, hash, got, r)
+			}
+			if got := table.lookup(hash, check(hash)+1); got != 0 {
+				t.Fatalf("round %d: another check finds %v", round, got)
+			}
+		}
+		for range 1000 {
+			if hash := random.Uint64(); table.lookup(hash, check(hash)) != want[hash] {
+				t.Fatalf("round %d: %#x was never inserted", round, hash)
+			}
+		}
+	}
+}
+
+// What is looked up between two sweeps with aging stays; the rest goes.
+func TestSweepRemovesWhatIsNotUsed(t *testing.T) {
+	random := rand.New(rand.NewPCG(2, 2))
+	table := newIdentities()
+	var hashes []uint64
+	for range 10_000 {
+		hash := random.Uint64()
+		hashes = append(hashes, hash)
+		table.insert(hash, 1, makeRef(opCounter, 1))
+	}
+	sweep := func() {
+		for hash, more := uint64(0), true; more; more = hash != 0 {
+			hash = table.sweepSegment(hash, true, func(_ ref, unused bool) bool { return unused })
+		}
+	}
+	sweep()
+	if table.count != len(hashes) {
+		t.Fatalf("new identities were removed: %d of %d are left", table.count, len(hashes))
+	}
+	for _, hash := range hashes[:3000] {
+		table.lookup(hash, 1)
+	}
+	sweep()
+	if table.count != 3000 {
+		t.Fatalf("%d identities are left, want the 3000 that were used", table.count)
+	}
+	for _, hash := range hashes[:3000] {
+		if table.lookup(hash, 1) == 0 {
+			t.Fatalf("%#x was used and is gone", hash)
+		}
+	}
+}
+
+func TestHashTellsApartWhatTheWireTellsApart(t *testing.T) {
+	h := newHasher()
+	type sum struct {
+		hash  uint64
+		check uint32
+	}
+	seen := map[sum]string{}
+	add := func(name, tail string) {
+		hash, check := h.identity([]byte(name), []byte(tail))
+		if before, dup := seen[sum{hash, check}]; dup && before != name+"\x00"+tail {
+			t.Errorf("%q and %q have one hash", before, name+"\x00"+tail)
+		}
+		seen[sum{hash, check}] = name + "\x00" + tail
+	}
+	// All lengths around the sizes of words, with bytes that repeat: the words
+	// that overlap at the end of one are equal to those of another.
+	same := "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	for i := 1; i < 50; i++ {
+		for j := 1; j < 50; j++ {
+			add(same[:i], same[:j])
+		}
+	}
+	// A byte moved from name to tail.
+	add("ab", "c")
+	add("a", "bc")
+	// Zero bytes at the end.
+	for i := range 20 {
+		add("zero"+string(make([]byte, i)), "c")
+	}
+	hash1, check1 := h.identity([]byte("x"), []byte("c"))
+	hash2, check2 := newHasher().identity([]byte("x"), []byte("c"))
+	if hash1 == hash2 && check1 == check2 {
+		t.Error("two processes hash alike: the key is not random")
+	}
+}
+
+func BenchmarkHash(b *testing.B) {
+	h := newHasher()
+	name, tail := []byte("http.server.requests"), []byte("c|#env:prod,route:checkout,status:200,region:eu")
+	for b.Loop() {
+		h.identity(name, tail)
+	}
+}

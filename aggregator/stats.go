@@ -1,0 +1,102 @@
+package aggregator
+
+import (
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// Stats is a snapshot of what the aggregator counted since it was made.
+//
+// In every snapshot lines = samples + rejected, and samples = aggregated +
+// refused.
+type Stats struct {
+	Lines      uint64
+	Rejected   [metric.Reasons]uint64 // lines, by the parser's reasons
+	Samples    uint64
+	Aggregated uint64
+	Refused    [metric.Reasons]uint64 // samples, by the aggregator's reasons
+
+	Resolved     uint64 // identities met for the first time
+	Unremembered uint64 // of these, those the table had no room for
+	Identities   int    // in the workers' tables
+	Contexts     int    // live
+	Created      uint64 // contexts
+	Expired      uint64 // contexts
+
+	flushStats
+}
+
+// flushStats is what the flusher counts.
+type flushStats struct {
+	Flushes          uint64
+	Points           uint64        // produced
+	NotFinite        uint64        // points that overflowed and were not produced
+	FoldedHistograms uint64        // points of histograms with more samples than are kept
+	EstimatedSets    uint64        // points of sets with more members than are counted exactly
+	ClippedSamples   uint64        // samples that the bins of their sketch had no room for
+	FlushTime        time.Duration // of the last flush
+}
+
+// Stats returns a snapshot. The sums it promises hold for each worker at the
+// moment that worker was read.
+func (a *Aggregator) Stats() Stats {
+	var s Stats
+	for _, w := range a.workers {
+		w.mu.Lock()
+		s.Lines += w.stats.lines
+		s.Samples += w.stats.samples
+		s.Resolved += w.stats.resolved
+		s.Unremembered += w.stats.unremembered
+		s.Identities += w.identities.count
+		for why := range w.stats.rejected {
+			s.Rejected[why] += w.stats.rejected[why]
+			s.Refused[why] += w.stats.refused[why]
+		}
+		w.mu.Unlock()
+	}
+	s.Aggregated = s.Samples
+	for _, n := range s.Refused {
+		s.Aggregated -= n
+	}
+	s.Contexts, s.Created, s.Expired = a.contexts.count()
+	s.flushStats = a.flusher.statistics()
+	return s
+}
+
+// Readings appends the agent's own metrics about aggregation to dst.
+func (a *Aggregator) Readings(dst []metric.Reading) []metric.Reading {
+	s := a.Stats()
+	total := func(name, tag string, n uint64) {
+		dst = append(dst, metric.Reading{Name: name, Tag: tag, Value: float64(n)})
+	}
+	level := func(name string, v float64) {
+		dst = append(dst, metric.Reading{Name: name, Value: v, Level: true})
+	}
+	total("lines", "", s.Lines)
+	total("samples", "", s.Samples)
+	total("samples.aggregated", "", s.Aggregated)
+	for why := range metric.Reasons {
+		tag := "reason:" + why.String()
+		if why.Rejects() {
+			total("lines.rejected", tag, s.Rejected[why])
+		}
+		if why.Refuses() {
+			total("samples.refused", tag, s.Refused[why])
+		}
+	}
+	total("identities.resolved", "", s.Resolved)
+	total("identities.unremembered", "", s.Unremembered)
+	level("identities", float64(s.Identities))
+	level("contexts", float64(s.Contexts))
+	total("contexts.created", "", s.Created)
+	total("contexts.expired", "", s.Expired)
+	total("flushes", "", s.Flushes)
+	level("flush.seconds", s.FlushTime.Seconds())
+	total("points", "", s.Points)
+	total("points.not_finite", "", s.NotFinite)
+	total("histograms.folded", "", s.FoldedHistograms)
+	total("sets.estimated", "", s.EstimatedSets)
+	total("sketches.clipped", "", s.ClippedSamples)
+	return dst
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/metric"
+	"github.com/weir-agent/weir/parser"
+)
+
+// samplesAtOnce is how many samples are gathered from packets before they are
+// added: enough for the cache misses of their lookups to overlap, few enough to
+// stay in the first-level cache.
+const samplesAtOnce = 128
+
+// intake takes one reader's packets to its worker. It runs on the reader.
+type intake struct {
+	worker *aggregator.Worker
+	lines  metric.Lines
+}
+
+// packet parses one packet. The samples may wait for others until end is
+// called; the packet must not change before.
+func (in *intake) packet(packet []byte, cut bool) {
+	parser.Packet(packet, cut, &in.lines)
+	if len(in.lines.Samples) >= samplesAtOnce {
+		in.end()
+	}
+}
+
+// end adds what the packets since the last call held.
+func (in *intake) end() {
+	in.worker.Add(&in.lines)
+	in.lines.Reset()
+}

@@ -1,0 +1,74 @@
+package metric
+
+import "time"
+
+// Batch is what one flush made of one interval. It is read by several
+// forwarders at once, so nobody writes to it after it was sent.
+type Batch struct {
+	Start     time.Time     // of the interval, in UTC; every point carries it
+	Interval  time.Duration // nominal length, whole seconds
+	AgentHost string        // the host of contexts that name none
+	Series    []Series
+	Sketches  []SketchPoint
+}
+
+// Points returns the number of points in the batch, one for each series and
+// each sketch.
+func (b *Batch) Points() uint64 {
+	return uint64(len(b.Series)) + uint64(len(b.Sketches))
+}
+
+// SeriesType is how Datadog is to understand a value.
+type SeriesType uint8
+
+// The types, numbered as Datadog's intake numbers them.
+const (
+	Count     SeriesType = 1 // events in the interval
+	Rate      SeriesType = 2 // events a second, averaged over the interval
+	GaugeType SeriesType = 3 // a level
+)
+
+// String returns the type's name as the logs forwarder writes it.
+func (t SeriesType) String() string {
+	switch t {
+	case Count:
+		return "count"
+	case Rate:
+		return "rate"
+	case GaugeType:
+		return "gauge"
+	}
+	return "unknown"
+}
+
+// Series is one scalar point. Its metric name is Context.Name() + Suffix.
+type Series struct {
+	Context *Context
+	Suffix  string // "", or ".avg" and the like for an aggregate of a histogram
+	Value   float64
+	Type    SeriesType
+}
+
+// Unit returns the unit the value is in, "" if the client did not imply one: a
+// timer's aggregates are in milliseconds, except for how many there were.
+func (s *Series) Unit() string {
+	if s.Context.Kind() == Timer && s.Type == GaugeType {
+		return "millisecond"
+	}
+	return ""
+}
+
+// SketchPoint is one distribution point.
+type SketchPoint struct {
+	Context *Context
+	Sketch  Sketch
+}
+
+// Reading is one measurement weir makes of itself, such as a counter of a
+// room's Stats.
+type Reading struct {
+	Name  string // without the prefix "weir."
+	Tag   string // one tag, "" for none
+	Value float64
+	Level bool // a level (gauge); otherwise a total that only grows
+}

@@ -1,0 +1,96 @@
+package parser
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// Describe reads the tail of a sample into id, or returns why the line is to be
+// rejected after all. Fields may come in any order; of a repeated one the last
+// counts; empty and unknown ones are ignored.
+func Describe(sample *metric.Sample, id *metric.Identity) metric.Reason {
+	id.Reset()
+	id.Name = sample.Name()
+
+	//	page.views:1|c|@0.5|#env:prod,team:web
+	//	             ^
+	field, rest, more := cut(sample.TailBytes(), '|')
+	id.Kind = kindOf(field)
+	if id.Kind == 0 {
+		return metric.UnknownKind
+	}
+	for more {
+		//	page.views:1|c|@0.5|#env:prod,team:web
+		//	               ^^^^ ^^^^^^^^^^^^^^^^^^
+		field, rest, more = cut(rest, '|')
+		if len(field) == 0 {
+			continue
+		}
+		switch value := field[1:]; field[0] {
+		case '@':
+			rate, why := sampleRate(value)
+			if why != metric.Accepted {
+				return why
+			}
+			id.Rate = rate
+		case '#':
+			id.Tags = splitTags(value, id.Tags[:0])
+		case 'T':
+			return metric.UnsupportedTime
+		}
+	}
+	return metric.Accepted
+}
+
+func kindOf(field []byte) metric.Kind {
+	switch string(field) {
+	case "c":
+		return metric.Counter
+	case "g":
+		return metric.Gauge
+	case "s":
+		return metric.Set
+	case "h":
+		return metric.Histogram
+	case "ms":
+		return metric.Timer
+	case "d":
+		return metric.Distribution
+	}
+	return 0
+}
+
+func sampleRate(text []byte) (float64, metric.Reason) {
+	rate, err := parseFloat(text)
+	if err != nil || math.IsNaN(rate) {
+		return 0, metric.BadRate
+	}
+	if rate <= 0 || rate > 1 || math.IsInf(1/rate, 0) {
+		return 0, metric.RateOutOfRange
+	}
+	return rate, metric.Accepted
+}
+
+// splitTags appends the tags of a field to tags. Nothing at all means no tags;
+// otherwise each comma separates two, of which either may be empty.
+func splitTags(text []byte, tags [][]byte) [][]byte {
+	if len(text) == 0 {
+		return tags
+	}
+	for more := true; more; {
+		var tag []byte
+		tag, text, more = cut(text, ',')
+		tags = append(tags, tag)
+	}
+	return tags
+}
+
+// cut is bytes.Cut for one byte.
+func cut(text []byte, separator byte) (before, after []byte, found bool) {
+	if i := bytes.IndexByte(text, separator); i >= 0 {
+		return text[:i], text[i+1:], true
+	}
+	return text, nil, false
+}

@@ -1,0 +1,230 @@
+package parser
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// referenceParse is the grammar again, slow and obvious: it splits strings and
+// lets strconv read every number.
+func referenceParse(line string) string {
+	reject := func(why metric.Reason) string { return "reject " + why.String() }
+	switch {
+	case strings.HasPrefix(line, "_e{"):
+		return reject(metric.UnsupportedEvent)
+	case strings.HasPrefix(line, "_sc"):
+		return reject(metric.UnsupportedCheck)
+	}
+	fields := strings.Split(line, "|")
+	name, value, hasValue := strings.Cut(fields[0], ":")
+	switch {
+	case hasValue && name == "":
+		return reject(metric.NoName)
+	case len(fields) == 1:
+		return reject(metric.NoKind)
+	case value == "":
+		return reject(metric.NoValue)
+	}
+
+	var values []string
+	if fields[1] == "s" {
+		values = []string{strconv.Quote(value)}
+	} else {
+		for _, item := range strings.Split(value, ":") {
+			if item == "" {
+				continue
+			}
+			v, err := strconv.ParseFloat(item, 64)
+			switch {
+			case err != nil:
+				return reject(metric.BadValue)
+			case math.IsNaN(v) || math.IsInf(v, 0):
+				return reject(metric.ValueNotFinite)
+			}
+			values = append(values, fmt.Sprint(v+0))
+		}
+		if len(values) == 0 {
+			return reject(metric.NoValue)
+		}
+	}
+
+	kind, known := map[string]metric.Kind{
+		"c": metric.Counter, "g": metric.Gauge, "s": metric.Set,
+		"h": metric.Histogram, "ms": metric.Timer, "d": metric.Distribution,
+	}[fields[1]]
+	if !known {
+		return reject(metric.UnknownKind)
+	}
+	rate := 1.0
+	var tags []string
+	for _, field := range fields[2:] {
+		switch {
+		case strings.HasPrefix(field, "@"):
+			r, err := strconv.ParseFloat(field[1:], 64)
+			if err != nil || math.IsNaN(r) {
+				return reject(metric.BadRate)
+			}
+			if !(r > 0 && r <= 1) || math.IsInf(1/r, 0) {
+				return reject(metric.RateOutOfRange)
+			}
+			rate = r
+		case field == "#":
+			tags = nil
+		case strings.HasPrefix(field, "#"):
+			tags = strings.Split(field[1:], ",")
+		case strings.HasPrefix(field, "T"):
+			return reject(metric.UnsupportedTime)
+		}
+	}
+	return fmt.Sprintf("%d %q %v @%v %q", kind, name, values, rate, tags)
+}
+
+// flatten writes what the real parser made in the words of referenceParse.
+func flatten(s *metric.Sample, id *metric.Identity) string {
+	var values []string
+	if id.Kind == metric.Set {
+		values = []string{strconv.Quote(string(s.Member()))}
+	} else {
+		for _, v := range append([]float64{s.Value}, s.More...) {
+			values = append(values, fmt.Sprint(v))
+		}
+	}
+	var tags []string
+	for _, tag := range id.Tags {
+		tags = append(tags, string(tag))
+	}
+	return fmt.Sprintf("%d %q %v @%v %q", id.Kind, id.Name, values, id.Rate, tags)
+}
+
+// encode writes a sample as the canonical line.
+func encode(s *metric.Sample, id *metric.Identity) []byte {
+	line := append([]byte{}, id.Name...)
+	if id.Kind == metric.Set {
+		line = append(append(line, ':'), s.Member()...)
+	} else {
+		for _, v := range append([]float64{s.Value}, s.More...) {
+			line = strconv.AppendFloat(append(line, ':'), v, 'g', -1, 64)
+		}
+	}
+	kind := map[metric.Kind]string{
+		metric.Counter: "c", metric.Gauge: "g", metric.Set: "s",
+		metric.Histogram: "h", metric.Timer: "ms", metric.Distribution: "d",
+	}[id.Kind]
+	line = append(append(line, '|'), kind...)
+	line = strconv.AppendFloat(append(line, "|@"...), id.Rate, 'g', -1, 64)
+	if len(id.Tags) > 0 {
+		line = append(append(line, "|#"...), bytes.Join(id.Tags, []byte(","))...)
+	}
+	return line
+}
+
+func FuzzLine(f *testing.F) {
+	for _, row := range readRows(f) {
+		f.Add([]byte(row.line))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if len(line) == 0 || bytes.IndexByte(line, '\n') >= 0 {
+			return
+		}
+		before := bytes.Clone(line)
+		sample, id, why := parse(line)
+		if !bytes.Equal(line, before) {
+			t.Fatalf("%q was changed to %q", before, line)
+		}
+		want := referenceParse(string(line))
+		if why != metric.Accepted {
+			if got := "reject " + why.String(); got != want {
+				t.Fatalf("%q\n      got %s\nreference %s", line, got, want)
+			}
+			return
+		}
+		if got := flatten(sample, id); got != want {
+			t.Fatalf("%q\n      got %s\nreference %s", line, got, want)
+		}
+
+		if len(id.Name) == 0 {
+			t.Errorf("%q: accepted without a name", line)
+		}
+		if !(id.Rate > 0 && id.Rate <= 1) || math.IsInf(1/id.Rate, 0) {
+			t.Errorf("%q: accepted with rate %v", line, id.Rate)
+		}
+		for _, v := range append([]float64{sample.Value}, sample.More...) {
+			if math.IsNaN(v) || math.IsInf(v, 0) || (v == 0 && math.Signbit(v)) {
+				t.Errorf("%q: accepted with value %v", line, v)
+			}
+		}
+
+		again := encode(sample, id)
+		sample2, id2, why2 := parse(again)
+		if why2 != metric.Accepted {
+			t.Fatalf("%q is accepted, its canonical form %q rejected: %s", line, again, why2)
+		}
+		if got := flatten(sample2, id2); got != want {
+			t.Errorf("%q\nand its canonical form %q differ:\n%s\n%s", line, again, want, got)
+		}
+	})
+}
+
+// Lines are independent: what becomes of one does not depend on its neighbours,
+// and a packet cut short loses only its last line.
+func FuzzPacket(f *testing.F) {
+	f.Add([]byte("a:1|c\nb:2:3|d|#x\r\n\nbad\nc:x|s"), uint16(9))
+	f.Add([]byte("a:1|c\n"), uint16(6))
+	f.Fuzz(func(t *testing.T, packet []byte, at uint16) {
+		before := bytes.Clone(packet)
+		var got metric.Lines
+		Packet(packet, false, &got)
+		if !bytes.Equal(packet, before) {
+			t.Fatalf("%q was changed to %q", before, packet)
+		}
+
+		var want []string
+		var count, rejected uint64
+		for _, line := range strings.Split(string(packet), "\n") {
+			line = strings.TrimSuffix(line, "\r")
+			if line == "" {
+				continue
+			}
+			count++
+			var one metric.Lines
+			if Line([]byte(line), &one) != metric.Accepted {
+				rejected++
+				continue
+			}
+			want = append(want, string(one.Samples[0].Line))
+		}
+		var names []string
+		for i := range got.Samples {
+			names = append(names, string(got.Samples[i].Line))
+		}
+		if fmt.Sprintf("%q", names) != fmt.Sprintf("%q", want) {
+			t.Errorf("samples of %q = %q, want %q", packet, names, want)
+		}
+		var gotRejected uint64
+		for _, n := range got.Rejected {
+			gotRejected += n
+		}
+		if got.Count != count || gotRejected != rejected || count != uint64(len(names))+rejected {
+			t.Errorf("%q: %d lines, %d samples, %d rejected; want %d lines, %d rejected",
+				packet, got.Count, len(names), gotRejected, count, rejected)
+		}
+
+		short := packet[:int(at)%(len(packet)+1)]
+		var cutLines metric.Lines
+		Packet(short, true, &cutLines)
+		if len(short) > 0 && cutLines.Rejected[metric.Truncated] != 1 {
+			t.Errorf("%q cut: %d lines counted as truncated, want 1", short, cutLines.Rejected[metric.Truncated])
+		}
+		for i := range cutLines.Samples {
+			if got, want := cutLines.Samples[i].Line, got.Samples[i].Line; !bytes.Equal(got, want) {
+				t.Errorf("%q cut: sample %d = %q, want %q", short, i, got, want)
+			}
+		}
+	})
+}

@@ -1,0 +1,89 @@
+package parser
+
+import (
+	"math"
+	"strconv"
+	"unsafe"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// powersOfTen are exact as float64 up to 1e22.
+var powersOfTen = [...]float64{
+	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10,
+	1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+}
+
+// maxFastDigits is how many digits always fit into the 53 bits of a float64.
+const maxFastDigits = 15
+
+// number reads the common forms "12", "-3" and "0.25" at the start of b and
+// returns the value and how many bytes it took. ok is false for every other
+// form, valid or not.
+//
+// With at most 15 digits, digits and power of ten are exact, so that one
+// division rounds correctly (Clinger, "How to read floating point numbers
+// accurately", 1990): the result is the one strconv gives.
+//
+// Hot path: once per line.
+func number(b []byte) (value float64, n int, ok bool) {
+	i := 0
+	negative := len(b) > 0 && b[0] == '-'
+	if negative {
+		i = 1
+	}
+	var digits uint64
+	start := i
+	for i < len(b) && b[i]-'0' <= 9 {
+		digits = digits*10 + uint64(b[i]-'0')
+		i++
+	}
+	count, decimals := i-start, 0
+	if i < len(b) && b[i] == '.' {
+		i++
+		fraction := i
+		for i < len(b) && b[i]-'0' <= 9 {
+			digits = digits*10 + uint64(b[i]-'0')
+			i++
+		}
+		decimals = i - fraction
+		count += decimals
+	}
+	if count == 0 || count > maxFastDigits {
+		return 0, 0, false
+	}
+	value = float64(digits)
+	if decimals > 0 {
+		value /= powersOfTen[decimals]
+	}
+	if negative && digits > 0 { // there is no -0 in a Sample
+		value = -value
+	}
+	return value, i, true
+}
+
+// anyNumber reads all of b as a number in any form that strconv.ParseFloat
+// takes, as the Datadog Agent does, and rejects what is not finite.
+func anyNumber(b []byte) (float64, metric.Reason) {
+	if value, n, ok := number(b); ok && n == len(b) {
+		return value, metric.Accepted
+	}
+	value, err := parseFloat(b)
+	if err != nil {
+		return 0, metric.BadValue
+	}
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		return 0, metric.ValueNotFinite
+	}
+	if value == 0 {
+		value = 0 // -0
+	}
+	return value, metric.Accepted
+}
+
+// parseFloat is strconv.ParseFloat without the copy into a string. The string
+// does not outlive the call on success; on failure the error keeps a clone that
+// strconv makes.
+func parseFloat(b []byte) (float64, error) {
+	return strconv.ParseFloat(unsafe.String(unsafe.SliceData(b), len(b)), 64)
+}

@@ -1,0 +1,176 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"github.com/panjf2000/gnet/v2/pkg/logging"
+)
+
+// gnetEngine reads the sockets in gnet's event loops: one datagram each time one
+// is ready and then, where the system can, all others that wait.
+type gnetEngine struct {
+	gnet.BuiltinEventEngine
+
+	cfg   Config
+	bound netip.AddrPort
+	stats []readerStats
+	// drains says to empty sockets beyond the one datagram that gnet reads.
+	drains bool
+
+	handle  Handler
+	stopped atomic.Bool
+	booted  chan gnet.Engine
+
+	mu    sync.Mutex // guards loops and size
+	loops map[int]*gnetLoop
+	size  int // of the receive buffer, as granted
+}
+
+// gnetLoop is the state of one event loop; its socket's descriptor is the key.
+type gnetLoop struct {
+	number  int
+	stats   *readerStats
+	sweeper *sweeper
+	packets [1]Packet
+}
+
+// openGnet finds out whether the address is free. Gnet binds its sockets when it
+// runs, and would share the address with another agent.
+func openGnet(cfg Config, address *net.UDPAddr, stats []readerStats) (engine, error) {
+	probe, err := net.ListenUDP("udp", address)
+	if err != nil {
+		return nil, err
+	}
+	bound := probe.LocalAddr().(*net.UDPAddr).AddrPort()
+	if err := probe.Close(); err != nil {
+		return nil, err
+	}
+	return &gnetEngine{
+		cfg: cfg, bound: bound, stats: stats, drains: haveRecvmmsg,
+		booted: make(chan gnet.Engine, 1), loops: map[int]*gnetLoop{},
+	}, nil
+}
+
+func (e *gnetEngine) address() netip.AddrPort { return e.bound }
+
+func (e *gnetEngine) close() error { return nil }
+
+func (e *gnetEngine) granted() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.size
+}
+
+func (e *gnetEngine) drops() (total uint64, known bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, loop := range e.loops {
+		n, ok := loop.sweeper.socket.drops()
+		if !ok {
+			return 0, false
+		}
+		total += n
+	}
+	return total, haveRecvmmsg
+}
+
+func (e *gnetEngine) run(stop <-chan struct{}, handle Handler) error {
+	e.handle = handle
+	ended := make(chan error, 1)
+	go func() {
+		ended <- gnet.Run(e, "udp://"+e.bound.String(),
+			gnet.WithNumEventLoop(len(e.stats)),
+			gnet.WithReusePort(true),
+			gnet.WithSocketRecvBuffer(int(e.cfg.ReceiveBuffer)),
+			gnet.WithReadBufferCap(maxPacket), // gnet does not say when a datagram was longer than this
+			gnet.WithLockOSThread(true),
+			gnet.WithLogger(silentLogger{}),
+		)
+	}()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("run the event loops: %w", err)
+	case <-stop:
+	}
+	e.stopped.Store(true)
+	select {
+	case err := <-ended:
+		return err
+	case running := <-e.booted:
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return errors.Join(running.Stop(ctx), <-ended)
+	}
+}
+
+// OnBoot is called when the sockets are open, before the loops start.
+func (e *gnetEngine) OnBoot(engine gnet.Engine) gnet.Action {
+	if fd, err := engine.DupListener("udp", e.bound.String()); err == nil {
+		e.mu.Lock()
+		e.size = receiveBufferOf(fd)
+		e.mu.Unlock()
+	}
+	e.booted <- engine
+	return gnet.None
+}
+
+// OnShutdown is called before the sockets are closed.
+func (e *gnetEngine) OnShutdown(gnet.Engine) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, loop := range e.loops {
+		loop.sweeper.socket.retire()
+	}
+}
+
+// OnTraffic is called by an event loop with one datagram.
+func (e *gnetEngine) OnTraffic(c gnet.Conn) gnet.Action {
+	loop := e.loop(c.Fd())
+	loop.stats.wakeups.Add(1)
+	data, err := c.Next(-1)
+	if err != nil {
+		return gnet.None
+	}
+	limit := int(e.cfg.MaxPacket)
+	loop.packets[0] = Packet{Data: data[:min(len(data), limit)], Cut: len(data) > limit}
+	e.handle(loop.number, loop.packets[:])
+	if e.drains {
+		if err := loop.sweeper.sweep(&e.stopped); err != nil {
+			return gnet.Shutdown
+		}
+	}
+	return gnet.None
+}
+
+func (e *gnetEngine) loop(fd int) *gnetLoop {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if loop := e.loops[fd]; loop != nil {
+		return loop
+	}
+	number := len(e.loops)
+	loop := &gnetLoop{number: number, stats: &e.stats[number]}
+	loop.sweeper = newSweeper(&socket{fd: fd}, int(e.cfg.MaxPacket), loop.stats, func(packets []Packet) { e.handle(number, packets) })
+	e.loops[fd] = loop
+	return loop
+}
+
+// silentLogger keeps gnet from writing to standard output and error. What it
+// could say of UDP, run returns.
+type silentLogger struct{}
+
+var _ logging.Logger = silentLogger{}
+
+func (silentLogger) Debugf(string, ...any) {}
+func (silentLogger) Infof(string, ...any)  {}
+func (silentLogger) Warnf(string, ...any)  {}
+func (silentLogger) Errorf(string, ...any) {}
+func (silentLogger) Fatalf(string, ...any) {}

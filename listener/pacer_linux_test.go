@@ -1,0 +1,47 @@
+package listener
+
+import (
+	"testing"
+	"time"
+)
+
+func TestPacer(t *testing.T) {
+	const small = 768 // bytes of kernel memory for a small datagram on loopback
+	tests := []struct {
+		name   string
+		buffer uint32
+		rate   float64 // datagrams a second
+		least  time.Duration
+		most   time.Duration
+	}{
+		{"silence", 8 << 20, 0, 0, 0},
+		{"a trickle is waited for", 8 << 20, 100, 0, 0},
+		{"a gentle rate is gathered", 8 << 20, 20_000, maxPause, maxPause},
+		{"a high rate is enough in less", 8 << 20, 500_000, time.Millisecond, 3 * time.Millisecond},
+		{"a small buffer is emptied more often", 416 << 10, 20_000, minPause, 450 * time.Microsecond},
+		{"and often at a high rate", 416 << 10, 500_000, minPause, 280 * time.Microsecond},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var p pacer
+			now := time.Unix(0, 0)
+			p.observe(memory{buffer: test.buffer}, 0, now)
+			for range 100 { // the pacer lives with its own pauses
+				elapsed := max(p.pause(), time.Millisecond)
+				now = now.Add(elapsed)
+				datagrams := test.rate * elapsed.Seconds()
+				p.observe(memory{buffer: test.buffer, used: uint32(datagrams * small)}, int(datagrams), now)
+			}
+			pause := p.pause()
+			if pause < test.least || pause > test.most {
+				t.Errorf("pause = %v, want %v to %v", pause, test.least, test.most)
+			}
+			if fill := pause.Seconds() * test.rate * small; fill > float64(test.buffer)/4 {
+				t.Errorf("a pause of %v fills %.0f of %d bytes", pause, fill, test.buffer)
+			}
+			if fill := pause.Seconds() * flatOut; fill > float64(test.buffer) {
+				t.Errorf("in a pause of %v a sender that goes flat out could fill %.0f of %d bytes", pause, fill, test.buffer)
+			}
+		})
+	}
+}

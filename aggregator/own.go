@@ -1,6 +1,8 @@
 package aggregator
 
 import (
+	"strings"
+
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -16,7 +18,7 @@ type ownSeries struct {
 	known    map[ownKey]*ownState
 }
 
-type ownKey struct{ name, tag string }
+type ownKey struct{ name, tags string }
 
 type ownState struct {
 	context *metric.Context
@@ -42,7 +44,7 @@ func (o *ownSeries) add(b *metric.Batch, own Readings) {
 }
 
 func (o *ownSeries) state(r metric.Reading) *ownState {
-	key := ownKey{r.Name, r.Tag}
+	key := ownKey{r.Name, strings.Join(r.Tags, ",")}
 	if s := o.known[key]; s != nil {
 		return s
 	}
@@ -51,8 +53,8 @@ func (o *ownSeries) state(r metric.Reading) *ownState {
 		kind = metric.Gauge
 	}
 	id := metric.Identity{Name: []byte(ownPrefix + r.Name), Kind: kind}
-	if r.Tag != "" {
-		id.Tags = [][]byte{[]byte(r.Tag)}
+	for _, tag := range r.Tags {
+		id.Tags = append(id.Tags, []byte(tag))
 	}
 	var scratch identityScratch
 	s := &ownState{context: metric.NewContext(scratch.contextKey(&id, "", "", o.tags))}

@@ -67,36 +67,36 @@ func (a *Aggregator) Stats() Stats {
 // Readings appends the agent's own metrics about aggregation to dst.
 func (a *Aggregator) Readings(dst []metric.Reading) []metric.Reading {
 	s := a.Stats()
-	total := func(name, tag string, n uint64) {
-		dst = append(dst, metric.Reading{Name: name, Tag: tag, Value: float64(n)})
+	total := func(name string, n uint64, tags ...string) {
+		dst = append(dst, metric.Reading{Name: name, Tags: tags, Value: float64(n)})
 	}
 	level := func(name string, v float64) {
 		dst = append(dst, metric.Reading{Name: name, Value: v, Level: true})
 	}
-	total("lines", "", s.Lines)
-	total("samples", "", s.Samples)
-	total("samples.aggregated", "", s.Aggregated)
+	total("lines", s.Lines)
+	total("samples", s.Samples)
+	total("samples.aggregated", s.Aggregated)
 	for why := range metric.Reasons {
 		tag := "reason:" + why.String()
 		if why.Rejects() {
-			total("lines.rejected", tag, s.Rejected[why])
+			total("lines.rejected", s.Rejected[why], tag)
 		}
 		if why.Refuses() {
-			total("samples.refused", tag, s.Refused[why])
+			total("samples.refused", s.Refused[why], tag)
 		}
 	}
-	total("identities.resolved", "", s.Resolved)
-	total("identities.unremembered", "", s.Unremembered)
+	total("identities.resolved", s.Resolved)
+	total("identities.unremembered", s.Unremembered)
 	level("identities", float64(s.Identities))
 	level("contexts", float64(s.Contexts))
-	total("contexts.created", "", s.Created)
-	total("contexts.expired", "", s.Expired)
-	total("flushes", "", s.Flushes)
+	total("contexts.created", s.Created)
+	total("contexts.expired", s.Expired)
+	total("flushes", s.Flushes)
 	level("flush.seconds", s.FlushTime.Seconds())
-	total("points", "", s.Points)
-	total("points.not_finite", "", s.NotFinite)
-	total("histograms.folded", "", s.FoldedHistograms)
-	total("sets.estimated", "", s.EstimatedSets)
-	total("sketches.clipped", "", s.ClippedSamples)
+	total("points", s.Points)
+	total("points.not_finite", s.NotFinite)
+	total("histograms.folded", s.FoldedHistograms)
+	total("sets.estimated", s.EstimatedSets)
+	total("sketches.clipped", s.ClippedSamples)
 	return dst
 }

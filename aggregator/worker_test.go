@@ -191,7 +191,7 @@ func TestOwnReadingsBecomeSeries(t *testing.T) {
 		own := func(dst []metric.Reading) []metric.Reading {
 			total += 50
 			return append(dst,
-				metric.Reading{Name: "test.total", Tag: "reason:x", Value: total},
+				metric.Reading{Name: "test.total", Tags: []string{"reason:x"}, Value: total},
 				metric.Reading{Name: "test.level", Value: 7, Level: true})
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -68,7 +68,7 @@ type SketchPoint struct {
 // room's Stats.
 type Reading struct {
 	Name  string // without the prefix "weir."
-	Tag   string // one tag, "" for none
+	Tags  []string
 	Value float64
 	Level bool // a level (gauge); otherwise a total that only grows
 }

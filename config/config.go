@@ -1,0 +1,120 @@
+// Package config reads the configuration: a YAML file, the environment, and the
+// rooms' defaults below them.
+//
+// In: a file and the environment. Out: a Config made of the rooms' own Config
+// structs, or all faults at once, each with its line and what to write instead.
+// It knows no setting itself but those of the log, which belongs to no room.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/forwarder"
+	"github.com/weir-agent/weir/listener"
+)
+
+// Config is the whole configuration. The keys of a field marked squash stand at
+// the level of its parent.
+type Config struct {
+	Listen     listener.Config   `yaml:"listen"`
+	Aggregator aggregator.Config `yaml:",squash"`
+	Forwarder  forwarder.Config  `yaml:",squash"`
+	Log        LogConfig         `yaml:"log"`
+}
+
+// LogConfig says what the agent says of itself, on standard error.
+type LogConfig struct {
+	Level  string `yaml:"level"`  // debug, info, warn or error
+	Format string `yaml:"format"` // text or json
+}
+
+// Default returns the defaults of all rooms.
+func Default() Config {
+	return Config{
+		Listen:     listener.DefaultConfig(),
+		Aggregator: aggregator.DefaultConfig(),
+		Forwarder:  forwarder.DefaultConfig(),
+		Log:        LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+// faults returns what is wrong with the configuration.
+func (c *Config) faults() []error {
+	var all []error
+	for _, err := range []error{c.Listen.Validate(), c.Aggregator.Validate(), c.Forwarder.Validate()} {
+		all = append(all, flatten(err)...)
+	}
+	if _, err := c.Log.SlogLevel(); err != nil {
+		all = append(all, err)
+	}
+	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
+		all = append(all, fmt.Errorf("log.format: there is no format %q; use text or json", c.Log.Format))
+	}
+	return all
+}
+
+// SlogLevel returns the level in the terms of log/slog.
+func (c *LogConfig) SlogLevel() (slog.Level, error) {
+	levels := map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}
+	level, known := levels[c.Level]
+	if !known {
+		return 0, fmt.Errorf("log.level: there is no level %q; use debug, info, warn or error", c.Level)
+	}
+	return level, nil
+}
+
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, one := range joined.Unwrap() {
+		all = append(all, flatten(one)...)
+	}
+	return all
+}
+
+// Fault is one thing wrong with the configuration.
+type Fault struct {
+	File    string // "" if it is not in the file
+	Line    int    // 0 if it has none
+	Key     string // "listen.udp", or the name of an environment variable; "" for the file as a whole
+	Message string // what is wrong and what to write instead
+}
+
+func (f Fault) String() string {
+	var b strings.Builder
+	if f.File != "" {
+		b.WriteString(f.File)
+		if f.Line > 0 {
+			fmt.Fprintf(&b, ":%d", f.Line)
+		}
+		b.WriteString(": ")
+	}
+	if f.Key != "" {
+		b.WriteString(f.Key + ": ")
+	}
+	return b.String() + f.Message
+}
+
+// Faults are all things wrong with a configuration, in the order of the file.
+type Faults []Fault
+
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].String()
+	}
+	return strings.Join(lines, "\n")
+}

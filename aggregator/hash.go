@@ -35,14 +35,19 @@ func (h *hasher) identity(name, tail []byte) (hash uint64, check uint32) {
 	s, t := h.start[0]^length, h.start[1]-length
 	s, t = h.absorb(s, t, name)
 	s, t = h.absorb(s, t, tail)
-	return s, uint32(t>>32) ^ uint32(t)
+	return h.finish(s, t), uint32(t>>32) ^ uint32(t)
 }
 
 // bytes hashes one string to 64 bits.
 func (h *hasher) bytes(b []byte) uint64 {
 	length := uint64(len(b))
-	s, _ := h.absorb(h.start[0]^length, h.start[1]-length, b)
-	return s
+	return h.finish(h.absorb(h.start[0]^length, h.start[1]-length, b))
+}
+
+// finish spreads what few steps left uneven: tables and sketches rely on every
+// bit (TestHashIsSpread).
+func (h *hasher) finish(s, t uint64) uint64 {
+	return fold(s^h.mask[1], t^h.mask[0])
 }
 
 // absorb mixes b into both lanes, 16 bytes at a time. The last 1 to 16 bytes

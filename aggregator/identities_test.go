@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 )
@@ -115,6 +116,47 @@ func TestHashTellsApartWhatTheWireTellsApart(t *testing.T) {
 	hash2, check2 := newHasher().identity([]byte("x"), []byte("c"))
 	if hash1 == hash2 && check1 == check2 {
 		t.Error("two processes hash alike: the key is not random")
+	}
+}
+
+// Names and members count up, and differ in few bytes; under every key, all bits
+// of their hashes must look random, the high ones to the directory, the low ones
+// to the segments, both to HyperLogLog.
+func TestHashIsSpread(t *testing.T) {
+	const n, buckets = 1 << 16, 256
+	texts := map[string]func(i int) (name, tail string){
+		"short":  func(i int) (string, string) { return fmt.Sprintf("m%d", i), "" },
+		"member": func(i int) (string, string) { return fmt.Sprintf("member%d", i), "" },
+		"tag":    func(i int) (string, string) { return "page.views", fmt.Sprintf("c|#user:%d", i) },
+		"long": func(i int) (string, string) {
+			return "http.server.requests", fmt.Sprintf("c|#env:prod,user:%08x,region:eu-1", i)
+		},
+		"zero pad": func(i int) (string, string) { return fmt.Sprintf("%016d", i), "c" },
+	}
+	for kind, text := range texts {
+		for key := range 20 {
+			h := newHasher()
+			var high, low [buckets]float64
+			for i := range n {
+				name, tail := text(i)
+				hash, _ := h.identity([]byte(name), []byte(tail))
+				if tail == "" {
+					hash = h.bytes([]byte(name))
+				}
+				high[hash>>56]++
+				low[hash&0xff]++
+			}
+			for which, counts := range map[string][buckets]float64{"high": high, "low": low} {
+				chi := 0.0
+				for _, count := range counts {
+					chi += (count - n/buckets) * (count - n/buckets) / (n / buckets)
+				}
+				// 255 degrees of freedom: mean 255, deviation 22.6.
+				if chi > 255+7*22.6 {
+					t.Errorf("%s, key %d: the %s bits are uneven: chi² = %.0f", kind, key, which, chi)
+				}
+			}
+		}
 	}
 }
 

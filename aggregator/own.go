@@ -14,6 +14,7 @@ const ownPrefix = "weir."
 type ownSeries struct {
 	tags     [][]byte
 	seconds  float64
+	zeroFill uint32           // intervals
 	readings []metric.Reading // scratch
 	known    map[ownKey]*ownState
 }
@@ -23,23 +24,38 @@ type ownKey struct{ name, tags string }
 type ownState struct {
 	context *metric.Context
 	last    float64 // total at the last flush
+	silent  uint32  // flushes since it last grew; only counted once it did
 }
 
 func newOwnSeries(a *Aggregator) ownSeries {
-	return ownSeries{tags: a.tags, seconds: a.cfg.FlushInterval.Seconds(), known: map[ownKey]*ownState{}}
+	return ownSeries{
+		tags:     a.tags,
+		seconds:  a.cfg.FlushInterval.Seconds(),
+		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
+		known:    map[ownKey]*ownState{},
+	}
 }
 
-// add appends the agent's own metrics to b: totals as rates, levels as gauges.
+// add appends the agent's own metrics to b: levels as gauges, totals as rates. A
+// total that never grew is not sent, and one that stopped is sent as zero for as
+// long as any counter: each of them is a series that somebody pays for.
 func (o *ownSeries) add(b *metric.Batch, own Readings) {
 	o.readings = own(o.readings[:0])
 	for _, r := range o.readings {
 		state := o.state(r)
-		value, kind := r.Value, metric.GaugeType
-		if !r.Level {
-			value, kind = (r.Value-state.last)/o.seconds, metric.Rate
-			state.last = r.Value
+		if r.Level {
+			b.Series = append(b.Series, metric.Series{Context: state.context, Value: r.Value, Type: metric.GaugeType})
+			continue
 		}
-		b.Series = append(b.Series, metric.Series{Context: state.context, Value: value, Type: kind})
+		grown := r.Value - state.last
+		if state.silent++; grown != 0 {
+			state.silent = 0
+		}
+		if r.Value == 0 || state.silent > o.zeroFill {
+			continue
+		}
+		state.last = r.Value
+		b.Series = append(b.Series, metric.Series{Context: state.context, Value: grown / o.seconds, Type: metric.Rate})
 	}
 }
 

@@ -277,8 +277,8 @@ func TestSketchOfHugeWeightsIsBounded(t *testing.T) {
 }
 
 func TestSetCounts(t *testing.T) {
-	hasher := newHasher()
-	for _, n := range []int{1, 5, 100, maxSetMembers, maxSetMembers + 1, 100_000} {
+	for _, n := range []int{1, 5, 100, maxSetMembers, maxSetMembers + 1, 50_000, 100_000, 100_000, 100_000} {
+		hasher := newHasher()
 		parts := []*set{new(set), new(set), new(set)}
 		random := rand.New(rand.NewPCG(uint64(n), 5))
 		for i := range n {

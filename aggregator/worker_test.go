@@ -186,10 +186,13 @@ func TestOwnReadingsBecomeSeries(t *testing.T) {
 		cfg := aggregator.DefaultConfig()
 		cfg.Namespace = "shop"
 		cfg.Tags = []string{"env:prod"}
+		cfg.Expiry.ZeroFill = 2 * cfg.FlushInterval
 		a := aggregator.New(cfg, 1, parser.Describe, slog.New(slog.DiscardHandler))
-		total := 0.0
+		flushes, total := 0, 0.0
 		own := func(dst []metric.Reading) []metric.Reading {
-			total += 50
+			if flushes++; flushes == 2 || flushes == 3 {
+				total += 50
+			}
 			return append(dst,
 				metric.Reading{Name: "test.total", Tags: []string{"reason:x"}, Value: total},
 				metric.Reading{Name: "test.level", Value: 7, Level: true})
@@ -197,7 +200,15 @@ func TestOwnReadingsBecomeSeries(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		batches := make(chan *metric.Batch, 1)
 		go a.Run(ctx, own, batches)
-		for range 2 {
+		const level = "gauge weir.test.level 7 env:prod"
+		for i, want := range []string{ // a total is sent from when it first grows, and as zero for a while after
+			"[" + level + "]",
+			"[rate weir.test.total 5 env:prod reason:x " + level + "]",
+			"[rate weir.test.total 5 env:prod reason:x " + level + "]",
+			"[rate weir.test.total 0 env:prod reason:x " + level + "]",
+			"[rate weir.test.total 0 env:prod reason:x " + level + "]",
+			"[" + level + "]",
+		} {
 			b := <-batches
 			var got []string
 			for _, s := range b.Series {
@@ -207,9 +218,8 @@ func TestOwnReadingsBecomeSeries(t *testing.T) {
 				}
 				got = append(got, fmt.Sprint(s.Type, " ", s.Context.Name(), " ", s.Value, tags))
 			}
-			want := "[rate weir.test.total 5 env:prod reason:x gauge weir.test.level 7 env:prod]"
 			if fmt.Sprint(got) != want {
-				t.Errorf("got %v, want %s", got, want)
+				t.Errorf("flush %d: got %v, want %s", i+1, got, want)
 			}
 		}
 		cancel()

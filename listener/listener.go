@@ -109,7 +109,7 @@ func (l *Listener) Readers() int { return len(l.readers) }
 // Processors returns how many processors of the Go scheduler the readers keep to
 // themselves while they pause: GOMAXPROCS should be that much larger.
 func (l *Listener) Processors() int {
-	if l.cfg.engine() == EngineRecvmmsg {
+	if haveRecvmmsg { // gnet's handler pauses in the same way
 		return len(l.readers)
 	}
 	return 0

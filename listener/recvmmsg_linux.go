@@ -18,6 +18,7 @@ import (
 // recvmmsgEngine reads each socket on a thread of its own.
 type recvmmsgEngine struct {
 	sockets []*socket
+	size    int // of the first socket's receive buffer, as granted
 	max     int
 	stats   []readerStats
 }
@@ -32,6 +33,7 @@ func openRecvmmsg(cfg Config, address *net.UDPAddr, stats []readerStats) (engine
 		e.sockets = append(e.sockets, s)
 		if i == 0 {
 			address = net.UDPAddrFromAddrPort(e.address()) // the port, if any would do
+			e.size = receiveBufferOf(s.fd)
 		}
 	}
 	return e, nil
@@ -101,7 +103,7 @@ func (e *recvmmsgEngine) address() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-func (e *recvmmsgEngine) granted() int { return receiveBufferOf(e.sockets[0].fd) }
+func (e *recvmmsgEngine) granted() int { return e.size }
 
 func (e *recvmmsgEngine) drops() (total uint64, known bool) {
 	known = true

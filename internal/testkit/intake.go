@@ -267,40 +267,13 @@ func decodeSeries(message []byte) ([]Point, error) {
 	err := fields(message, func(f field) error {
 		switch f.number {
 		case 1:
-			kind, name := "", ""
-			err := fields(f.bytes, func(f field) error {
-				switch f.number {
-				case 1:
-					kind = string(f.bytes)
-				case 2:
-					name = string(f.bytes)
-				}
-				return nil
-			})
-			switch kind {
-			case "host":
-				p.Host = name
-			case "device":
-				p.Device = name
-			default:
-				return fmt.Errorf("a resource of type %q", kind)
-			}
-			return err
+			return decodeResource(f.bytes, &p)
 		case 2:
 			p.Metric = string(f.bytes)
 		case 3:
 			p.Tags = append(p.Tags, string(f.bytes))
 		case 4:
-			var v Point
-			err := fields(f.bytes, func(f field) error {
-				switch f.number {
-				case 1:
-					v.Value = f.double
-				case 2:
-					v.Time = int64(f.varint)
-				}
-				return nil
-			})
+			v, err := decodePoint(f.bytes)
 			values = append(values, v)
 			return err
 		case 5:
@@ -342,6 +315,41 @@ func decodeSeries(message []byte) ([]Point, error) {
 		return nil, fmt.Errorf("%s has no points", p.Metric)
 	}
 	return points, nil
+}
+
+func decodeResource(message []byte, p *Point) error {
+	kind, name := "", ""
+	err := fields(message, func(f field) error {
+		switch f.number {
+		case 1:
+			kind = string(f.bytes)
+		case 2:
+			name = string(f.bytes)
+		}
+		return nil
+	})
+	switch kind {
+	case "host":
+		p.Host = name
+	case "device":
+		p.Device = name
+	default:
+		return fmt.Errorf("a resource of type %q", kind)
+	}
+	return err
+}
+
+func decodePoint(message []byte) (p Point, err error) {
+	err = fields(message, func(f field) error {
+		switch f.number {
+		case 1:
+			p.Value = f.double
+		case 2:
+			p.Time = int64(f.varint)
+		}
+		return nil
+	})
+	return p, err
 }
 
 func decodeSketch(message []byte) ([]Sketch, error) {

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/config"
+	"github.com/weir-agent/weir/forwarder"
+	"github.com/weir-agent/weir/listener"
+	"github.com/weir-agent/weir/metric"
+	"github.com/weir-agent/weir/parser"
+)
+
+// run is the agent from its start to its end.
+func run(configFile string) error {
+	cfg, warnings, err := load(configFile)
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg.Log)
+	for _, warning := range warnings {
+		log.Warn(warning)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	a, err := newAgent(cfg, log)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	return a.run(ctx)
+}
+
+// newLogger writes to standard error: standard output belongs to the logs
+// forwarder.
+func newLogger(cfg config.LogConfig) *slog.Logger {
+	level, err := cfg.SlogLevel()
+	if err != nil {
+		panic("BUG: Load let a log level pass: " + err.Error())
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// agent is the rooms, wired.
+type agent struct {
+	listener   *listener.Listener
+	aggregator *aggregator.Aggregator
+	forwarder  *forwarder.Forwarder
+	log        *slog.Logger
+}
+
+// newAgent acquires everything and starts nothing.
+func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
+	l, err := listener.New(cfg.Listen, log)
+	if err != nil {
+		return nil, err
+	}
+	f, err := forwarder.New(cfg.Forwarder, "weir/"+version, log)
+	if err != nil {
+		return nil, fmt.Errorf("%w (close: %v)", err, l.Close())
+	}
+	return &agent{
+		listener:   l,
+		aggregator: aggregator.New(cfg.Aggregator, l.Readers(), parser.Describe, log),
+		forwarder:  f,
+		log:        log,
+	}, nil
+}
+
+// run blocks until ctx is done and everything is delivered or given up. A stage
+// ends when its input ends: the sockets first, then the open interval is flushed,
+// then the forwarders deliver what they hold.
+func (a *agent) run(ctx context.Context) error {
+	// The readers keep a processor each while they pause (see listener).
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + a.listener.Processors())
+
+	batches := make(chan *metric.Batch, 1)
+	noMoreSamples, endSamples := context.WithCancel(context.Background())
+	defer endSamples()
+	var stages sync.WaitGroup
+	stages.Go(func() {
+		defer close(batches)
+		a.aggregator.Run(noMoreSamples, a.readings, batches)
+	})
+	stages.Go(func() { a.forwarder.Run(batches) })
+	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
+
+	err := a.listener.Run(ctx, a.intakes())
+	a.log.Info("stopping: the open interval is flushed and delivered; a second signal ends this at once")
+	endSamples()
+	stages.Wait()
+	lost := a.finalAccount()
+	if err == nil && lost {
+		err = errLost
+	}
+	return err
+}
+
+// intakes returns the handler that takes each reader's packets to its worker.
+func (a *agent) intakes() listener.Handler {
+	intakes := make([]*intake, a.listener.Readers())
+	for i := range intakes {
+		intakes[i] = &intake{worker: a.aggregator.Worker(i)}
+	}
+	return func(reader int, packets []listener.Packet) {
+		in := intakes[reader]
+		for i := range packets {
+			in.packet(packets[i].Data, packets[i].Cut)
+		}
+		in.end()
+	}
+}
+
+// readings appends everything the agent measures of itself.
+func (a *agent) readings(dst []metric.Reading) []metric.Reading {
+	dst = append(dst, metric.Reading{Name: "running", Value: 1, Level: true})
+	dst = a.listener.Readings(dst)
+	dst = a.aggregator.Readings(dst)
+	return a.forwarder.Readings(dst)
+}
+
+// reportEveryMinute logs what happened, in one line.
+func (a *agent) reportEveryMinute(ctx context.Context) {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	last := a.account()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := a.account()
+		a.log.Info("the last minute", now.since(last).attributes()...)
+		last = now
+	}
+}
+
+// finalAccount logs the books of the whole run and reports whether anything was
+// lost at its end.
+func (a *agent) finalAccount() (lost bool) {
+	a.log.Info("the final account", a.account().attributes()...)
+	for _, s := range a.forwarder.Stats() {
+		attributes := []any{"forwarder", s.Name, "points", s.Produced, "delivered", s.Delivered}
+		for why, n := range s.Dropped {
+			if n > 0 {
+				attributes = append(attributes, "dropped_"+forwarder.DropReason(why).String(), n)
+			}
+		}
+		a.log.Info("the final account of a forwarder", attributes...)
+		lost = lost || s.Dropped[forwarder.DroppedShutdown] > 0
+	}
+	return lost
+}

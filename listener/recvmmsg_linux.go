@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-
 	"sync"
 	"sync/atomic"
 	"time"

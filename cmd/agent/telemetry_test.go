@@ -61,11 +61,7 @@ func TestTelemetryIsDocumented(t *testing.T) {
 	}
 	got := map[string]row{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `(weir\\.[a-z_.]+)` \\| (\\w+) \\|([^|]*)\\|").FindAllStringSubmatch(string(text), -1) {
-		var tags []string
-		for _, tag := range regexp.MustCompile("[a-z_]+").FindAllString(m[3], -1) {
-			tags = append(tags, tag)
-		}
-		got[m[1]] = row{m[2], tags}
+		got[m[1]] = row{m[2], regexp.MustCompile("[a-z_]+").FindAllString(m[3], -1)}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("docs/TELEMETRY.md differs (-code +document):\n%s", diff)

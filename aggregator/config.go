@@ -12,7 +12,7 @@ import (
 // the configuration file.
 type Config struct {
 	FlushInterval time.Duration     `yaml:"flush_interval"`
-	Hostname      string            `yaml:"hostname"` // "": the machine's, filled in by cmd/agent
+	Hostname      string            `yaml:"hostname"` // "": the machine's, filled in when the configuration is loaded
 	Namespace     string            `yaml:"namespace"`
 	Tags          []string          `yaml:"tags"`
 	Histogram     HistogramConfig   `yaml:"histogram"`
@@ -40,6 +40,13 @@ type CardinalityConfig struct {
 // The aggregates of a histogram.
 var aggregates = []string{"max", "min", "median", "avg", "sum", "count"}
 
+const (
+	// maxInterval: the intake takes no points older than an hour, and one carries
+	// the start of its interval.
+	maxInterval = 10 * time.Minute
+	maxExpiry   = 30 * 24 * time.Hour
+)
+
 // maxContextsLimit is what the table of identities can address.
 const maxContextsLimit = 100_000_000
 
@@ -64,8 +71,8 @@ func (c *Config) Validate() error {
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if c.FlushInterval < time.Second || c.FlushInterval > time.Hour || c.FlushInterval%time.Second != 0 {
-		fault("flush_interval", "%v will not do; use whole seconds, from 1s to 1h", c.FlushInterval)
+	if c.FlushInterval < time.Second || c.FlushInterval > maxInterval || c.FlushInterval%time.Second != 0 {
+		fault("flush_interval", "%v will not do; use whole seconds, from 1s to %v", c.FlushInterval, maxInterval)
 	}
 	if strings.ContainsAny(c.Namespace, ":|\n") {
 		fault("namespace", "%q has a character that no metric name can have; use letters, digits, '_' and '.'", c.Namespace)
@@ -88,17 +95,23 @@ func (c *Config) Validate() error {
 		if !slices.Contains(aggregates, name) {
 			fault(fmt.Sprintf("histogram.aggregates[%d]", i), "there is no aggregate %q; use some of %s", name, strings.Join(aggregates, ", "))
 		}
+		if slices.Index(c.Histogram.Aggregates, name) < i {
+			fault(fmt.Sprintf("histogram.aggregates[%d]", i), "%s is there twice; remove one", name)
+		}
 	}
 	for i, p := range c.Histogram.Percentiles {
-		if !(p > 0 && p <= 1) {
-			fault(fmt.Sprintf("histogram.percentiles[%d]", i), "%v is outside (0, 1]; write 0.95 for the 95th percentile", p)
+		if !(p >= 0.01 && p <= 1) {
+			fault(fmt.Sprintf("histogram.percentiles[%d]", i), "%v is outside 0.01 to 1; write 0.95 for the 95th percentile", p)
 		}
 	}
 	if c.Expiry.Context < c.FlushInterval {
 		fault("expiry.context", "%v is shorter than flush_interval (%v); use a multiple of it", c.Expiry.Context, c.FlushInterval)
 	}
-	if c.Expiry.ZeroFill < 0 {
-		fault("expiry.zero_fill", "%v is negative; use 0s to send no zeros", c.Expiry.ZeroFill)
+	if c.Expiry.Context > maxExpiry {
+		fault("expiry.context", "%v is too long; use up to %v", c.Expiry.Context, maxExpiry)
+	}
+	if c.Expiry.ZeroFill < 0 || c.Expiry.ZeroFill > maxExpiry {
+		fault("expiry.zero_fill", "%v is out of range; use up to %v, and 0s to send no zeros", c.Expiry.ZeroFill, maxExpiry)
 	}
 	if c.Cardinality.MaxContexts < 1 || c.Cardinality.MaxContexts > maxContextsLimit {
 		fault("cardinality.max_contexts", "%d is out of range; use 1 to %d", c.Cardinality.MaxContexts, maxContextsLimit)

@@ -3,7 +3,7 @@
 //
 // In: a file and the environment. Out: a Config made of the rooms' own Config
 // structs, or all faults at once, each with its line and what to write instead.
-// It knows no setting itself but those of the log, which belongs to no room.
+// It has no setting of its own but those of the log, which belongs to no room.
 package config
 
 import (

@@ -199,7 +199,7 @@ udp: 1
 tags: env:prod
 histogram: [max]
 `)
-	want := `line 2: listen.udp: port 99999 is out of range; use 1 to 65535, or 0 for any free one
+	want := `line 2: listen.udp: port 99999 is out of range; use 1 to 65535
 line 3: flsh_interval: there is no such key; did you mean flush_interval?
 line 5: expiry.context: "5 minutes" is not a duration; write a number with a unit, such as 500ms, 10s or 5m
 line 6: expiry.zero_fill: "30" has no unit; write 30s for seconds, or ms, m, h
@@ -207,7 +207,7 @@ line 8: forwarders[0].type: there is no forwarder of type "datdog"; use one of l
 line 9: forwarders[1].api_key: a forwarder of type logs has no such key; remove it
 line 10: log.level: there is no level "loud"; use debug, info, warn or error
 line 11: udp: there is no such key; did you mean listen.udp?
-line 12: tags: it takes a list; write tags: [one, two]
+line 12: tags: it takes a list; write [one, two]
 line 13: histogram: it takes a mapping of aggregates, percentiles`
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
@@ -219,7 +219,7 @@ func TestFaults(t *testing.T) {
 		"a key twice":     {"hostname: a\nhostname: b\n", "line 2: hostname: the key is there twice; remove one"},
 		"upper case":      {"Flush_Interval: 5s\n", "line 1: Flush_Interval: there is no such key; did you mean flush_interval?"},
 		"no idea":         {"zzzzzzzzz: 1\n", "line 1: zzzzzzzzz: there is no such key; config.example.yaml lists all keys"},
-		"in a section":    {"listen:\n  zzzzzzzzz: 1\n", "line 2: listen.zzzzzzzzz: there is no such key; listen takes a mapping of udp, receive_buffer, max_packet, readers, engine"},
+		"in a section":    {"listen:\n  zzzzzzzzz: 1\n", "line 2: listen.zzzzzzzzz: there is no such key; listen takes udp, receive_buffer, max_packet, readers, engine"},
 		"a size":          {"listen: {max_packet: 8192}\n", `line 1: listen.max_packet: "8192" is not a size; write a number with a unit, such as 4MiB or 512KiB`},
 		"a number":        {"listen: {readers: many}\n", `line 1: listen.readers: "many" is not a whole number`},
 		"in a list":       {"histogram:\n  percentiles:\n    - 0.5\n    - high\n", `line 4: histogram.percentiles[1]: "high" is not a number`},
@@ -272,11 +272,99 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	for _, file := range []string{
 		"forwarders: [{type: datadog, api_key: [" + secret + "]}]\n",
 		"forwarders: [{type: datadog, api_key: '" + secret + " x'}]\n",
+		"forwarders: [{type: datadog, api_key:" + secret + "}]\n",
+		"forwarders: [{type: datadog, api_key: k, url: 'user:" + secret + "@proxy:3128'}]\n",
+		"forwarders: [{type: datadog, api_key: k, url: 'http://proxy/?api_key=" + secret + "'}]\n",
 		"forwarders: [{type: datadog}]\n",
 	} {
 		if got := faultsOf(t, file); strings.Contains(got, secret) {
 			t.Errorf("faults show the key:\n%s", got)
 		}
+	}
+}
+
+// Text is text, however much it looks like a number, a truth value or a date.
+func TestTextIsNotRetyped(t *testing.T) {
+	clean(t)
+	for _, text := range []string{"12345678901234567890123456789012", "1e3", "4567890123e1", "true", "007", "1.10", "010", "2026-01-02", "~x"} {
+		cfg := load(t, "forwarders: [{type: datadog, api_key: "+text+"}]\nhostname: "+text+"\ntags: ["+text+"]\n")
+		if got := cfg.Forwarder.Forwarders[0].APIKey.Reveal(); got != text {
+			t.Errorf("api_key: %s is read as %s", text, got)
+		}
+		if cfg.Aggregator.Hostname != text || cfg.Aggregator.Tags[0] != text {
+			t.Errorf("hostname and tag: %s is read as %s, %s", text, cfg.Aggregator.Hostname, cfg.Aggregator.Tags[0])
+		}
+	}
+	if cfg := load(t, "listen: {readers: 010}\n"); cfg.Listen.Readers != 10 {
+		t.Errorf("readers: 010 is read as %d", cfg.Listen.Readers)
+	}
+}
+
+func TestOddYAML(t *testing.T) {
+	clean(t)
+	cfg := load(t, `# a comment
+listen: # why
+  udp:
+  readers: 3 # so many
+expiry: &e # an anchor
+  context: 7m
+log: # x
+  level:
+`)
+	if cfg.Listen.UDP != "127.0.0.1:8125" || cfg.Listen.Readers != 3 || cfg.Aggregator.Expiry.Context != 7*time.Minute || cfg.Log.Level != "info" {
+		t.Errorf("cfg = %+v", cfg)
+	}
+	cfg = load(t, "tags: &t [a:b]\nhistogram: {aggregates: [max], percentiles: &p [0.5]}\n")
+	if diff := cmp.Diff([]string{"a:b"}, cfg.Aggregator.Tags); diff != "" {
+		t.Errorf("tags (-want +got):\n%s", diff)
+	}
+	for file, want := range map[string]string{
+		"tags:\n  - a:b\n  -\n": "line 3: tags[1]: the item is empty; remove it",
+		"a: &a {udp: '127.0.0.1:1'}\nlisten: *a\nflush_interval: 10\n":     "line 1: a: there is no such key",
+		"hostname: a\n---\nhostname: b\n":                                  "a second document begins here",
+		"forwarders: [{type: logs}, ]\nhistogram: {aggregates: [max,max]}": "line 2: histogram.aggregates[1]: max is there twice",
+		"expiry: {context: 1193046h}\n":                                    "line 1: expiry.context: ",
+	} {
+		if got := faultsOf(t, file); !strings.Contains(got, want) {
+			t.Errorf("%q: got\n%s\nwant %s", file, got, want)
+		}
+	}
+}
+
+// A value that was not read brings no further faults with it.
+func TestNoFaultsThatOnlyFollow(t *testing.T) {
+	clean(t)
+	for _, file := range []string{
+		"forwarders: [{type: datadog, api_key: [k]}]\n",
+		"forwarders: [{type: [datadog]}]\n",
+		"flush_interval: 1sec\nexpiry: {context: 5s}\n",
+	} {
+		if got := faultsOf(t, file); strings.Contains(got, "\n") {
+			t.Errorf("%q: more than one fault:\n%s", file, got)
+		}
+	}
+}
+
+// A fault of a variable is blamed on the variable, whatever the file says.
+func TestFaultsOfVariablesThatHideTheFile(t *testing.T) {
+	clean(t)
+	t.Setenv("WEIR_TAGS", "a|b")
+	if got := faultsOf(t, "\n\ntags: [a:b]\n"); !strings.HasPrefix(got, "WEIR_TAGS[0]: ") {
+		t.Errorf("got %s", got)
+	}
+	t.Setenv("WEIR_TAGS", "a:b")
+	t.Setenv("DD_SITE", "https://datadoghq.eu")
+	if got := faultsOf(t, "\nforwarders: [{type: datadog, api_key: k}]\n"); !strings.HasPrefix(got, "DD_SITE: ") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestPortZeroOfTheDatadogAgent(t *testing.T) {
+	clean(t)
+	t.Setenv("DD_DOGSTATSD_PORT", "0")
+	_, _, err := Load("")
+	if err == nil || !strings.Contains(err.Error(), "DD_DOGSTATSD_PORT: there is nothing to listen on") {
+		t.Errorf("err = %v", err)
 	}
 }
 

@@ -1,12 +1,15 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -50,17 +53,22 @@ func readFile(name string, s *schema) (*file, error) {
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
 func (f *file) parse(text []byte, s *schema) {
-	var document yaml.Node
-	if err := yaml.Unmarshal(text, &document); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var document, second yaml.Node
+	err := decoder.Decode(&document)
+	if errors.Is(err, io.EOF) {
+		return
+	}
+	if err == nil && !errors.Is(decoder.Decode(&second), io.EOF) {
+		f.fault(second.Line, "", "a second document begins here (---); keep one")
+	}
+	if err != nil {
 		message, line := err.Error(), 0
 		if m := yamlLine.FindStringSubmatch(message); m != nil {
 			line, _ = strconv.Atoi(m[1])
 			message = yamlLine.ReplaceAllString(message, "")
 		}
 		f.fault(line, "", "it is not valid YAML (%s)", message)
-		return
-	}
-	if len(document.Content) == 0 {
 		return
 	}
 	root := document.Content[0]
@@ -82,7 +90,7 @@ func (f *file) walk(node *yaml.Node, s *schema, path string) bool {
 	if _, seen := f.lines[path]; !seen {
 		f.lines[path] = node.Line
 	}
-	if node.Kind == yaml.ScalarNode && node.Tag == "!!null" {
+	if isNull(node) {
 		return false // as if the key were not there
 	}
 	switch {
@@ -90,13 +98,17 @@ func (f *file) walk(node *yaml.Node, s *schema, path string) bool {
 		return f.walkMapping(node, s, path)
 	case s.item != nil:
 		if node.Kind != yaml.SequenceNode {
-			f.fault(node.Line, path, "it takes a list; write %s: [one, two]", path)
+			f.fault(node.Line, path, "it takes a list; write [one, two]")
 			return false
 		}
 		keep := true
 		for i, item := range node.Content {
+			where := fmt.Sprintf("%s[%d]", path, i)
+			if isNull(item) {
+				f.fault(item.Line, where, "the item is empty; remove it")
+			}
 			// Without a faulty item the others would have other numbers.
-			keep = f.walk(item, s.item, fmt.Sprintf("%s[%d]", path, i)) && keep
+			keep = f.walk(item, s.item, where) && keep
 		}
 		return keep
 	}
@@ -113,6 +125,8 @@ func (f *file) walk(node *yaml.Node, s *schema, path string) bool {
 	}
 	return true
 }
+
+func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.Tag == "!!null" }
 
 func (f *file) walkMapping(node *yaml.Node, s *schema, path string) bool {
 	if node.Kind != yaml.MappingNode {
@@ -133,7 +147,7 @@ func (f *file) walkMapping(node *yaml.Node, s *schema, path string) bool {
 		inner, known := s.of[key.Value]
 		switch {
 		case !known:
-			f.fault(key.Line, where, "there is no such key%s", suggestion(key.Value, s, path))
+			f.fault(key.Line, join(path, shown(key.Value)), "there is no such key%s", f.suggestion(key.Value, s, path, kind))
 			continue
 		case seen[key.Value]:
 			f.fault(key.Line, where, "the key is there twice; remove one")
@@ -152,9 +166,25 @@ func (f *file) walkMapping(node *yaml.Node, s *schema, path string) bool {
 	return true
 }
 
-// suggestion is what to write instead of an unknown key.
-func suggestion(key string, s *schema, path string) string {
-	if near := nearest(key, s.keys); near != "" {
+// shown is an unknown key as far as it may be printed: without a blank behind the
+// colon, "api_key:SECRET" is a key.
+func shown(key string) string {
+	const longest = 40
+	key, _, _ = strings.Cut(key, ":")
+	return key[:min(len(key), longest)]
+}
+
+// suggestion is what to write instead of an unknown key; kind is the type of
+// forwarder, if it is one's.
+func (f *file) suggestion(key string, s *schema, path, kind string) string {
+	if before, _, glued := strings.Cut(key, ":"); glued && s.of[before] != nil {
+		return fmt.Sprintf("; write a blank behind the colon of %s", join(path, before))
+	}
+	keys := s.keys
+	if s.kind == destinationType {
+		keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return !forwarder.Heeds(kind, key) })
+	}
+	if near := nearest(key, keys); near != "" {
 		return fmt.Sprintf("; did you mean %s?", join(path, near))
 	}
 	// It may be a key of another section.
@@ -170,17 +200,35 @@ func suggestion(key string, s *schema, path string) string {
 	if path == "" {
 		return "; config.example.yaml lists all keys"
 	}
-	return "; " + path + " takes " + s.expects()
+	return "; " + path + " takes " + strings.Join(keys, ", ")
 }
 
-// marshal returns what is left of the file as YAML.
-func (f *file) marshal() ([]byte, error) {
+// settings returns what is left of the file. Scalars are text: what they mean is
+// for the setting to say, not for YAML, to which a key of digits is a number.
+func (f *file) settings() map[string]any {
 	if f.root == nil {
-		return nil, nil
+		return nil
 	}
-	text, err := yaml.Marshal(f.root)
-	if err != nil {
-		return nil, errors.Join(errors.New("BUG: what was read cannot be written"), err)
+	settings, _ := plain(f.root).(map[string]any)
+	return settings
+}
+
+func plain(node *yaml.Node) any {
+	switch node.Kind {
+	case yaml.AliasNode:
+		return plain(node.Alias)
+	case yaml.MappingNode:
+		mapping := map[string]any{}
+		for i := 0; i < len(node.Content); i += 2 {
+			mapping[node.Content[i].Value] = plain(node.Content[i+1])
+		}
+		return mapping
+	case yaml.SequenceNode:
+		list := make([]any, len(node.Content))
+		for i, item := range node.Content {
+			list[i] = plain(item)
+		}
+		return list
 	}
-	return text, nil
+	return node.Value
 }

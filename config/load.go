@@ -1,9 +1,9 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"reflect"
@@ -58,9 +58,11 @@ func Load(name string) (cfg Config, warnings []string, err error) {
 			faults = append(faults, Fault{Key: "hostname", Message: fmt.Sprintf("this machine has no name (%v); set it", err)})
 		}
 	}
-	cfg.Forwarder.Resolve(env.destinations)
+	env.resolve(&cfg.Forwarder)
 	for _, err := range cfg.faults() {
-		faults = append(faults, place(err, file, env))
+		if fault := place(err, file, env); !faults.cover(err) {
+			faults = append(faults, fault)
+		}
 	}
 	if len(faults) > 0 {
 		slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
@@ -69,26 +71,39 @@ func Load(name string) (cfg Config, warnings []string, err error) {
 	return cfg, unknownVariables(), nil
 }
 
+// cover reports whether a fault of a room's Validate only follows from one that is
+// known: its key, or what it is part of, or a key it is compared with, was not
+// read.
+func (f Faults) cover(err error) bool {
+	key, _, _ := strings.Cut(err.Error(), ": ")
+	for _, known := range f {
+		at, of := known.Key, key
+		if variable, ok := strings.CutPrefix(at, envPrefix); ok {
+			at, of = strings.ToLower(variable), strings.ReplaceAll(key, ".", "_")
+		}
+		if of == at || strings.HasPrefix(of, at+".") || strings.HasPrefix(of, at+"[") ||
+			at == "flush_interval" && strings.HasPrefix(of, "expiry") {
+			return true
+		}
+	}
+	return false
+}
+
 // merge puts defaults, file and environment on top of each other.
 func merge(f *file, env *environment) (Config, error) {
 	cfg := Default()
 	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
-	v.SetConfigType("yaml")
-	text, err := f.marshal()
-	if err != nil {
-		return cfg, err
-	}
-	if err := v.ReadConfig(bytes.NewReader(text)); err != nil {
+	if err := v.MergeConfigMap(f.settings()); err != nil {
 		return cfg, fmt.Errorf("read the configuration: %w", err)
 	}
 	env.adjustListener(v)
 	for path, value := range env.values {
 		v.Set(strings.ReplaceAll(path, ".", delimiter), value)
 	}
-	err = v.UnmarshalExact(&cfg, func(d *mapstructure.DecoderConfig) {
+	err := v.UnmarshalExact(&cfg, func(d *mapstructure.DecoderConfig) {
 		d.TagName = "yaml"
 		d.ZeroFields = true // a list replaces the default list instead of its first items
-		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(decodeDuration, decodeBytes)
+		d.DecodeHook = mapstructure.ComposeDecodeHookFunc(decodeDuration, decodeBytes, decodeInt)
 	})
 	if err != nil {
 		return cfg, fmt.Errorf("BUG: the configuration was checked and cannot be decoded: %w", err)
@@ -97,7 +112,7 @@ func merge(f *file, env *environment) (Config, error) {
 }
 
 func decodeDuration(from, to reflect.Type, value any) (any, error) {
-	if to != durationType || from.Kind() == reflect.Int64 && from == durationType {
+	if to != durationType || from == durationType {
 		return value, nil
 	}
 	return parseDuration(fmt.Sprint(value))
@@ -110,25 +125,46 @@ func decodeBytes(_, to reflect.Type, value any) (any, error) {
 	return metric.ParseBytes(fmt.Sprint(value))
 }
 
+// decodeInt reads decimals, as schema.check does; mapstructure would take 010 for
+// eight.
+func decodeInt(from, to reflect.Type, value any) (any, error) {
+	if to.Kind() != reflect.Int || from.Kind() != reflect.String {
+		return value, nil
+	}
+	return strconv.Atoi(value.(string))
+}
+
 // place finds the line or the variable that an error of a room's Validate is
 // about. Such an error begins with the key.
 func place(err error, f *file, env *environment) Fault {
 	key, message, _ := strings.Cut(err.Error(), ": ")
 	fault := Fault{Key: key, Message: message}
-	if name, set := env.names[key]; set {
-		fault.Key = name
-		return fault
+	// The key itself, or what it is part of. A variable hides what the file says.
+	for at := range ancestors(key) {
+		if name, set := env.names[at]; set {
+			fault.Key = name + strings.TrimPrefix(key, at)
+			return fault
+		}
 	}
-	for at := key; ; { // the key itself, or what it is part of
-		if line, known := f.lines[at]; known && at != "" {
+	for at := range ancestors(key) {
+		if line, known := f.lines[at]; known {
 			fault.File, fault.Line = f.name, line
 			return fault
 		}
-		i := strings.LastIndexAny(at, ".[")
-		if i < 0 {
-			return fault
+	}
+	return fault
+}
+
+// ancestors yields a path and all it is part of: a[0].b, a[0], a.
+func ancestors(path string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for yield(path) {
+			i := strings.LastIndexAny(path, ".[")
+			if i < 0 {
+				return
+			}
+			path = path[:i]
 		}
-		at = at[:i]
 	}
 }
 
@@ -140,6 +176,28 @@ type environment struct {
 	bindHost     string
 	port         string
 	nonLocal     bool
+}
+
+// resolve lets the forwarders fill in what they leave open, and remembers which
+// variable filled it in.
+func (env *environment) resolve(cfg *forwarder.Config) {
+	before := slices.Clone(cfg.Forwarders)
+	cfg.Resolve(env.destinations)
+	for i, f := range cfg.Forwarders {
+		var was forwarder.DestinationConfig
+		if i < len(before) {
+			was = before[i]
+		}
+		for _, field := range []struct{ key, was, is, from, name string }{
+			{"api_key", was.APIKey.Reveal(), f.APIKey.Reveal(), env.destinations.APIKey.Reveal(), "DD_API_KEY"},
+			{"site", was.Site, f.Site, env.destinations.Site, "DD_SITE"},
+			{"url", was.URL, f.URL, env.destinations.URL, "DD_URL"},
+		} {
+			if field.was == "" && field.is != "" && field.is == field.from {
+				env.names[fmt.Sprintf("forwarders[%d].%s", i, field.key)] = field.name
+			}
+		}
+	}
 }
 
 // readEnvironment reads all variables that are settings.
@@ -177,7 +235,12 @@ func readEnvironment() (*environment, Faults) {
 	}
 	if _, set := env.values["listen.udp"]; !set {
 		env.bindHost, env.port = os.Getenv("DD_BIND_HOST"), os.Getenv("DD_DOGSTATSD_PORT")
-		env.nonLocal, _ = strconv.ParseBool(os.Getenv("DD_DOGSTATSD_NON_LOCAL_TRAFFIC"))
+		if text := os.Getenv("DD_DOGSTATSD_NON_LOCAL_TRAFFIC"); text != "" {
+			var err error
+			if env.nonLocal, err = strconv.ParseBool(text); err != nil {
+				faults = append(faults, Fault{Key: "DD_DOGSTATSD_NON_LOCAL_TRAFFIC", Message: fmt.Sprintf("%q is not true or false", text)})
+			}
+		}
 	}
 	return env, faults
 }
@@ -200,16 +263,16 @@ func parseVariable(text string, s *schema) (value any, wrong string) {
 	checked := file{lines: map[string]int{}}
 	checked.parse([]byte(text), s)
 	if len(checked.faults) > 0 {
-		return nil, checked.faults.Error()
+		messages := make([]string, len(checked.faults))
+		for i, fault := range checked.faults {
+			messages[i] = Fault{Key: fault.Key, Message: fault.Message}.String()
+		}
+		return nil, strings.Join(messages, "; and ")
 	}
 	if checked.root == nil {
 		return []any{}, ""
 	}
-	var list []any
-	if err := checked.root.Decode(&list); err != nil {
-		return nil, fmt.Sprintf("it takes %s in YAML (%v)", s.expects(), err)
-	}
-	return list, ""
+	return plain(checked.root), ""
 }
 
 // splitWords splits at commas and white space, as the Datadog Agent splits
@@ -244,7 +307,7 @@ func (env *environment) adjustListener(v *viper.Viper) {
 		port, name = env.port, "DD_DOGSTATSD_PORT"
 	}
 	address = net.JoinHostPort(host, port)
-	if port == "0" { // to the Datadog Agent, no UDP at all
+	if port == "0" && env.port != "" { // to the Datadog Agent, no UDP at all
 		address = ""
 	}
 	env.values[path], env.names[path] = address, name

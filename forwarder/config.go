@@ -62,6 +62,9 @@ type Defaults struct {
 	URL    string
 }
 
+// minShutdown leaves what is healthy the time to take the last interval.
+const minShutdown = 100 * time.Millisecond
+
 // Resolve fills in what the destinations leave open. Without any destination it
 // adds one: Datadog if there is an API key, logs on standard output if not.
 func (c *Config) Resolve(d Defaults) {
@@ -103,8 +106,8 @@ func (c *Config) Validate() error {
 	fault := func(key, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if c.ShutdownTimeout < 0 {
-		fault("shutdown_timeout", "%v is negative; use 0s to drop what is not delivered at once", c.ShutdownTimeout)
+	if c.ShutdownTimeout < minShutdown {
+		fault("shutdown_timeout", "%v is too short for any delivery; use %v or more", c.ShutdownTimeout, minShutdown)
 	}
 	stdout := -1
 	for i := range c.Forwarders {
@@ -125,16 +128,15 @@ func (c *Config) Validate() error {
 			if f.APIKey == "" {
 				fault(key("api_key"), "there is no API key; set it here or in the environment as DD_API_KEY")
 			}
-			if strings.ContainsAny(f.APIKey.Reveal(), " \t\r\n") {
-				fault(key("api_key"), "it has a blank or a line break in it; copy it again")
+			if strings.ContainsFunc(f.APIKey.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+				fault(key("api_key"), "it has a blank, a line break or another odd character in it; copy it again")
 			}
-			if strings.ContainsAny(f.Site, "/: ") {
+			if !isHostName(f.Site) {
 				fault(key("site"), "%q is not a site; use datadoghq.com, us3.datadoghq.com, datadoghq.eu or the like, and url for anything else", f.Site)
 			}
-			if f.URL != "" {
-				if u, err := url.Parse(f.URL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-					fault(key("url"), "%q is not a URL; write one such as https://intake.example.org", f.URL)
-				}
+			if f.URL != "" && !isBaseURL(f.URL) {
+				// Not quoted: a password may be in it.
+				fault(key("url"), "it is not a base URL; write one such as https://intake.example.org, without ? and #")
 			}
 		case "":
 			fault(key("type"), "it is missing; use one of %s", strings.Join(destinationTypes, ", "))
@@ -143,6 +145,17 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func isHostName(name string) bool {
+	return !strings.ContainsFunc(name, func(r rune) bool {
+		return r != '-' && r != '.' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}
+
+func isBaseURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") && u.RawQuery == "" && u.Fragment == "" && !strings.ContainsAny(text, "?#")
 }
 
 // fieldsOf returns the keys that a type of destination heeds, for the error

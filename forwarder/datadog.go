@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,6 +66,10 @@ func openDatadog(cfg DestinationConfig, name, agent string, log *slog.Logger) (d
 		},
 	}
 	d.queue.wake = sync.NewCond(&d.queue.mu)
+	// What can be wrong with a request is wrong with all of them: find out now.
+	if _, err := d.request(context.Background(), payload{route: &seriesRoute}); err != nil {
+		return nil, fmt.Errorf("make a request: %w", err)
+	}
 	return d, nil
 }
 
@@ -83,7 +88,11 @@ func (d *datadog) run(ctx context.Context, batches <-chan *metric.Batch) {
 				if !ok {
 					return
 				}
-				d.send(ctx, p)
+				if again := d.send(ctx, &p); again {
+					d.dropOldest(d.queue.putBack(p))
+				} else {
+					d.queue.done()
+				}
 			}
 		})
 	}
@@ -98,8 +107,13 @@ func (d *datadog) run(ctx context.Context, batches <-chan *metric.Batch) {
 }
 
 func (d *datadog) enqueue(p payload, start time.Time) {
+	d.dropOldest(d.queue.put(waiting{payload: p, start: start, backoff: firstBackoff}))
+}
+
+// dropOldest counts the payloads that a full queue pushed out.
+func (d *datadog) dropOldest(pushed []waiting) {
 	var points uint64
-	for _, old := range d.queue.put(waiting{payload: p, start: start}) {
+	for _, old := range pushed {
 		points += old.points
 	}
 	if points > 0 {
@@ -109,39 +123,34 @@ func (d *datadog) enqueue(p payload, start time.Time) {
 	}
 }
 
-// send tries to deliver a payload until it succeeds, is refused for good, is too
-// old, or ctx is done.
-func (d *datadog) send(ctx context.Context, p waiting) {
-	giveUp := func(why DropReason, err error) {
+// send tries to deliver a payload and reports whether it is to be tried again,
+// not before p.notBefore.
+func (d *datadog) send(ctx context.Context, p *waiting) (again bool) {
+	giveUp := func(why DropReason, err error) bool {
 		d.account.dropped(p.points, why)
-		d.log.Error("dropped points", "forwarder", d.label, "points", p.points, "reason", why, "interval", p.start, "error", err)
+		d.log.Error("dropped points", "forwarder", d.label, "points", p.points, "reason", why.String(), "interval", p.start, "error", err)
+		return false
 	}
-	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		err := d.post(ctx, p.payload)
-		var refused *refusedError
-		switch {
-		case err == nil:
-			d.account.delivered(p.points, len(p.body))
-			return
-		case ctx.Err() != nil:
-			giveUp(DroppedShutdown, err)
-			return
-		case errors.As(err, &refused) && refused.final():
-			giveUp(DroppedRejected, err)
-			return
-		case time.Since(p.start) > oldestPoints:
-			giveUp(DroppedTooOld, err)
-			return
-		}
-		// Half of it is chance, so that not all agents come back at once.
-		pause := backoff/2 + rand.N(backoff/2)
-		d.log.Warn("sending failed; trying again", "forwarder", d.label, "points", p.points, "in", pause.Round(time.Millisecond), "error", err)
-		d.account.retried()
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+	err := d.post(ctx, p.payload)
+	var refused *refusedError
+	switch {
+	case err == nil:
+		d.account.delivered(p.points, len(p.body))
+		return false
+	case ctx.Err() != nil:
+		return false // run writes off what is left
+	case errors.As(err, &refused) && refused.final():
+		return giveUp(DroppedRejected, err)
+	case time.Since(p.start) > oldestPoints:
+		return giveUp(DroppedTooOld, err)
 	}
+	// Half of it is chance, so that not all agents come back at once.
+	pause := p.backoff/2 + rand.N(p.backoff/2)
+	p.notBefore = time.Now().Add(pause)
+	p.backoff = min(2*p.backoff, maxBackoff)
+	d.log.Warn("sending failed; trying again", "forwarder", d.label, "points", p.points, "in", pause.Round(time.Millisecond).String(), "error", err)
+	d.account.retried()
+	return true
 }
 
 // refusedError is an answer of the intake other than success.
@@ -163,10 +172,11 @@ func (e *refusedError) final() bool {
 	return false
 }
 
-func (d *datadog) post(ctx context.Context, p payload) error {
+// request makes the request that delivers a payload.
+func (d *datadog) request(ctx context.Context, p payload) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.base+p.route.path, bytes.NewReader(p.body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, version, _ := strings.Cut(d.agent, "/")
 	for name, value := range map[string]string{
@@ -179,34 +189,48 @@ func (d *datadog) post(ctx context.Context, p payload) error {
 	} {
 		request.Header.Set(name, value)
 	}
+	return request, nil
+}
+
+func (d *datadog) post(ctx context.Context, p payload) error {
+	request, err := d.request(ctx, p)
+	if err != nil {
+		return err
+	}
 	response, err := d.client.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	const enough = 512
-	answer, _ := io.ReadAll(io.LimitReader(response.Body, enough)) // it is only told, not needed
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10))
+	const (
+		told = 512      // of the answer
+		read = 64 << 10 // of it, so that the connection can be used again
+	)
+	answer, _ := io.ReadAll(io.LimitReader(response.Body, read)) // it is only told, not needed
 	if response.StatusCode/100 == 2 {
 		return nil
 	}
 	text := strings.ReplaceAll(strings.ToValidUTF8(string(answer), "?"), d.key.Reveal(), d.key.String())
-	return &refusedError{response.StatusCode, strings.TrimSpace(text)}
+	return &refusedError{response.StatusCode, strings.TrimSpace(text[:min(len(text), told)])}
 }
 
 // waiting is a payload in the queue.
 type waiting struct {
 	payload
-	start time.Time // of the interval its points belong to
+	start     time.Time // of the interval its points belong to
+	notBefore time.Time // after a failure: when it may be tried again
+	backoff   time.Duration
 }
 
 // payloadQueue holds payloads until a sender takes them, bounded by their bytes.
+// One that failed waits without keeping a sender, and the others pass it.
 type payloadQueue struct {
 	mu       sync.Mutex // guards the fields below
-	wake     *sync.Cond // a payload came, or the end
-	payloads []waiting
+	wake     *sync.Cond // a payload came, or may be tried again, or the end
+	payloads []waiting  // the oldest first, but for those that were put back
 	bytes    int
-	finished bool // no more will come
+	taken    int  // payloads that senders have
+	finished bool // no new ones will come
 	closed   bool // what is left stays
 }
 
@@ -214,32 +238,68 @@ type payloadQueue struct {
 func (q *payloadQueue) put(p waiting) (pushed []waiting) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.add(p)
+}
+
+// putBack adds a payload that was taken and not delivered.
+func (q *payloadQueue) putBack(p waiting) (pushed []waiting) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken--
+	return q.add(p)
+}
+
+func (q *payloadQueue) add(p waiting) (pushed []waiting) {
 	q.payloads = append(q.payloads, p)
 	q.bytes += len(p.body)
 	for q.bytes > maxQueuedBytes {
-		pushed = append(pushed, q.pop())
+		pushed = append(pushed, q.remove(0))
 	}
-	q.wake.Signal()
+	q.wake.Broadcast()
 	return pushed
 }
 
-// take waits for the oldest payload; ok is false when there will be none.
+// done says that a payload that was taken will not come back.
+func (q *payloadQueue) done() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken--
+	q.wake.Broadcast()
+}
+
+// take waits for a payload that may be tried; ok is false when there will be none.
 func (q *payloadQueue) take() (p waiting, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.payloads) == 0 && !q.finished && !q.closed {
+	for {
+		if q.closed || q.finished && len(q.payloads) == 0 && q.taken == 0 {
+			return waiting{}, false
+		}
+		now := time.Now()
+		var next time.Time
+		for i := range q.payloads {
+			at := q.payloads[i].notBefore
+			if !at.After(now) {
+				q.taken++
+				return q.remove(i), true
+			}
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
+		}
+		if next.IsZero() {
+			q.wake.Wait()
+			continue
+		}
+		timer := time.AfterFunc(next.Sub(now), q.wake.Broadcast)
 		q.wake.Wait()
+		timer.Stop()
 	}
-	if len(q.payloads) == 0 || q.closed {
-		return waiting{}, false
-	}
-	return q.pop(), true
 }
 
-func (q *payloadQueue) pop() waiting {
-	p := q.payloads[0]
-	q.payloads[0] = waiting{}
-	q.payloads = q.payloads[1:]
+func (q *payloadQueue) remove(i int) waiting {
+	p := q.payloads[i]
+	q.payloads = slices.Delete(q.payloads, i, i+1)
 	q.bytes -= len(p.body)
 	return p
 }

@@ -122,6 +122,9 @@ func (r DropReason) String() string {
 	return [dropReasons]string{"queue_full", "too_large", "rejected", "too_old", "shutdown", "write_error"}[r]
 }
 
+// MarshalText is String, for encoders.
+func (r DropReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
 // books are the accounts of one destination: in every snapshot
 // produced = delivered + queued + dropped.
 type books struct {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -296,7 +297,7 @@ func TestDatadogGivesUpWhatIsTooOld(t *testing.T) {
 // books.
 func TestShutdownWithADeadIntake(t *testing.T) {
 	cfg := toDatadog("http://127.0.0.1:1")
-	cfg.ShutdownTimeout = 50 * time.Millisecond
+	cfg.ShutdownTimeout = 100 * time.Millisecond
 	b := example()
 	b.Start = time.Now()
 	f, log := deliver(t, cfg, b, b)
@@ -369,6 +370,59 @@ func TestASlowDestinationDelaysNobody(t *testing.T) {
 	}
 }
 
+// What fails does not keep what would succeed from being sent.
+func TestOneRouteThatFailsDoesNotStopTheOther(t *testing.T) {
+	intake := testkit.NewIntake(t)
+	intake.Fault = func(r *http.Request) int {
+		if r.URL.Path == sketchRoute.path {
+			return http.StatusNotFound
+		}
+		return 0
+	}
+	cfg := toDatadog(intake.URL)
+	cfg.ShutdownTimeout = 200 * time.Millisecond
+	b := example()
+	b.Start = time.Now()
+	const n = 20 // more than there are senders
+	batches := slices.Repeat([]*metric.Batch{b}, n)
+	f, _ := deliver(t, cfg, batches...)
+	if s := f.Stats()[0]; s.Delivered != n*4-4*s.Dropped[DroppedQueueFull]/5 || s.Dropped[DroppedShutdown] == 0 {
+		t.Errorf("stats = %+v; all series should have been delivered", s)
+	}
+}
+
+// A redirect is no delivery, and takes the key nowhere.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	elsewhere := testkit.NewIntake(t)
+	intake := testkit.NewIntake(t)
+	intake.Config.Handler = http.RedirectHandler(elsewhere.URL+"/api/v2/series", http.StatusTemporaryRedirect)
+	cfg := toDatadog(intake.URL)
+	cfg.ShutdownTimeout = 200 * time.Millisecond
+	b := example()
+	b.Start = time.Now()
+	deliver(t, cfg, b)
+	if n := len(elsewhere.Requests()); n != 0 {
+		t.Errorf("%d requests were redirected", n)
+	}
+}
+
+func TestWhereTheSitesAre(t *testing.T) {
+	for _, test := range []struct{ site, url, want string }{
+		{"datadoghq.com", "", "https://api.datadoghq.com/api/v2/series"},
+		{"us3.datadoghq.com", "", "https://api.us3.datadoghq.com/api/v2/series"},
+		{"datadoghq.com", "http://127.0.0.1:8080/prefix/", "http://127.0.0.1:8080/prefix/api/v2/series"},
+	} {
+		d, err := openDatadog(DestinationConfig{APIKey: "k", Site: test.site, URL: test.url}, "datadog", "weir/1", discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := d.(*datadog).request(t.Context(), payload{route: &seriesRoute})
+		if err != nil || request.URL.String() != test.want {
+			t.Errorf("%+v: %v, %v", test, request.URL, err)
+		}
+	}
+}
+
 func TestQueueDropsTheOldest(t *testing.T) {
 	q := payloadQueue{}
 	q.wake = sync.NewCond(&q.mu)
@@ -384,6 +438,7 @@ func TestQueueDropsTheOldest(t *testing.T) {
 		if p, ok := q.take(); !ok || p.points != want {
 			t.Errorf("took %d, %v; want %d", p.points, ok, want)
 		}
+		q.done()
 	}
 	q.finish()
 	if _, ok := q.take(); ok {
@@ -429,6 +484,44 @@ func TestLogsText(t *testing.T) {
 `
 	if diff := cmp.Diff(want, string(got)); diff != "" || n != 5 {
 		t.Errorf("%d lines (-want +got):\n%s", n, diff)
+	}
+}
+
+// halfWriter takes half of what it is given, once.
+type halfWriter struct {
+	bytes.Buffer
+	full bool
+}
+
+func (w *halfWriter) Write(p []byte) (int, error) {
+	if !w.full {
+		w.full = true
+		n, _ := w.Buffer.Write(p[:len(p)/2])
+		return n, errors.New("no space left on device")
+	}
+	return w.Buffer.Write(p)
+}
+
+// A disk that was full for a while costs the lines that were not written, and no
+// other.
+func TestATornLineCostsOnlyItself(t *testing.T) {
+	out := &halfWriter{}
+	l := &logs{label: "logs", out: out, format: appendJSONLines, log: discard()}
+	f := &Forwarder{destinations: []destination{l}, timeout: time.Minute, log: discard()}
+	batches := make(chan *metric.Batch, 2)
+	batches <- example()
+	batches <- example()
+	close(batches)
+	f.Run(batches)
+	checkBooks(t, f)
+	whole := 0
+	for _, line := range strings.Split(out.String(), "\n") {
+		if json.Valid([]byte(line)) {
+			whole++
+		}
+	}
+	if s := f.Stats()[0]; s.Delivered != uint64(whole) || whole != 7 || s.Dropped[DroppedWrite] != 3 {
+		t.Errorf("%d whole lines, stats = %+v\n%s", whole, s, out.String())
 	}
 }
 
@@ -547,7 +640,7 @@ func TestResolve(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{Forwarders: test.cfg}
+			cfg := Config{ShutdownTimeout: time.Second, Forwarders: test.cfg}
 			cfg.Resolve(test.env)
 			if diff := cmp.Diff(test.want, cfg.Forwarders); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

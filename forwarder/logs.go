@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ type logs struct {
 	out     io.Writer
 	file    *os.File // to be closed; nil for a standard stream
 	format  func(dst []byte, b *metric.Batch, from int) ([]byte, int)
+	torn    bool // the last write ended within a line
 	log     *slog.Logger
 }
 
@@ -80,9 +82,17 @@ func (l *logs) write(ctx context.Context, b *metric.Batch, buffer []byte) []byte
 		if ctx.Err() != nil {
 			return buffer // abandoned: run has written them off
 		}
-		if _, err := l.out.Write(buffer); err != nil {
-			l.account.dropped(uint64(points-done), DroppedWrite)
-			l.log.Error("dropped points: writing failed", "forwarder", l.label, "points", points-done, "error", err)
+		if l.torn { // the line ends here, so that it costs no other
+			_, err := l.out.Write([]byte{'\n'})
+			l.torn = err != nil
+		}
+		written, err := l.out.Write(buffer)
+		if err != nil {
+			l.torn = l.torn || written > 0 && buffer[written-1] != '\n'
+			whole := bytes.Count(buffer[:written], []byte{'\n'})
+			l.account.delivered(uint64(whole), written)
+			l.account.dropped(uint64(points-done-whole), DroppedWrite)
+			l.log.Error("dropped points: writing failed", "forwarder", l.label, "points", points-done-whole, "error", err)
 			return buffer
 		}
 		l.account.delivered(uint64(n), len(buffer))

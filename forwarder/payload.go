@@ -16,8 +16,8 @@ type limits struct {
 	points       int
 }
 
-// The limits of the Datadog Agent; the intake takes no more series than that at
-// once, and the Agent no more sketches.
+// The limits of the Datadog Agent. Those of series are the intake's as well; for
+// sketches the Agent bounds only the bytes.
 var (
 	seriesLimits = limits{compressed: 512_000, uncompressed: 5_242_880, points: 10_000}
 	sketchLimits = limits{compressed: 2_621_440, uncompressed: 4_194_304, points: 10_000}

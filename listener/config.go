@@ -12,7 +12,7 @@ import (
 
 // Config says where to listen. It is the section "listen" of the configuration.
 type Config struct {
-	UDP           string       `yaml:"udp"`            // host:port; "" does not listen
+	UDP           string       `yaml:"udp"`            // host:port
 	ReceiveBuffer metric.Bytes `yaml:"receive_buffer"` // of each socket
 	MaxPacket     metric.Bytes `yaml:"max_packet"`     // longer ones are cut
 	Readers       int          `yaml:"readers"`        // sockets per address; 0: one for each CPU
@@ -31,10 +31,10 @@ const (
 	maxPacket = 64 << 10 // no datagram is longer
 
 	minReceiveBuffer = 64 << 10
-	maxReceiveBuffer = 1 << 30
+	maxReceiveBuffer = 512 << 20 // the kernel counts twice that in 31 bits
 
 	maxReaders = 64
-	// defaultMaxReaders is the most that 0 stands for: one reader takes over a
+	// defaultMaxReaders is the most that 0 stands for: one reader takes over half a
 	// million datagrams a second, and each one that is awake costs wakeups.
 	defaultMaxReaders = 8
 )
@@ -89,10 +89,10 @@ func checkAddress(address string) error {
 	}
 	n, err := strconv.Atoi(port)
 	if err != nil {
-		return fmt.Errorf("%q is not a port number; use 1 to 65535, or 0 for any free one", port)
+		return fmt.Errorf("%q is not a port number; use 1 to 65535", port)
 	}
 	if n < 0 || n > 65535 {
-		return fmt.Errorf("port %d is out of range; use 1 to 65535, or 0 for any free one", n)
+		return fmt.Errorf("port %d is out of range; use 1 to 65535", n)
 	}
 	return nil
 }

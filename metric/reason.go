@@ -57,6 +57,9 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
+// MarshalText is String, for encoders.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
 // Rejects reports whether r is a parser's reason.
 func (r Reason) Rejects() bool { return r > Accepted && r < ContextLimit }
 

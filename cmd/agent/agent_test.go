@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -62,10 +63,10 @@ func TestFirstSteps(t *testing.T) {
 
 // SIGTERM and SIGINT flush the open interval, however long it still is.
 func TestTheOpenIntervalIsFlushedAtTheEnd(t *testing.T) {
-	for name, signal := range map[string]syscall.Signal{"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT} {
+	for name, signal := range map[string]syscall.Signal{"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "SIGHUP": syscall.SIGHUP} {
 		t.Run(name, func(t *testing.T) {
 			intake := testkit.NewIntake(t)
-			p := start(t, build(t), append(toIntake(intake), "WEIR_FLUSH_INTERVAL=1h", "WEIR_EXPIRY_CONTEXT=1h")...)
+			p := start(t, build(t), append(toIntake(intake), "WEIR_FLUSH_INTERVAL=10m", "WEIR_EXPIRY_CONTEXT=1h")...)
 			sendLines(t, p.address, "last.words:3|c")
 			if err := p.cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
@@ -87,8 +88,8 @@ func TestShutdownWithTheIntakeDown(t *testing.T) {
 	t.Run("one signal", func(t *testing.T) {
 		p := start(t, build(t), append(settings, "WEIR_SHUTDOWN_TIMEOUT=100ms")...)
 		sendLines(t, p.address, "a:1|c")
-		if code := p.stop(t); code != exitLost {
-			t.Errorf("exit code %d, want %d", code, exitLost)
+		if code := p.stop(t); code != 2 {
+			t.Errorf("exit code %d, want 2", code)
 		}
 		if !strings.Contains(p.log(), "dropped_shutdown=") {
 			t.Error("the final account does not say what was lost")
@@ -106,6 +107,82 @@ func TestShutdownWithTheIntakeDown(t *testing.T) {
 			t.Errorf("ended with %v, want by the second signal", p.cmd.ProcessState)
 		}
 	})
+}
+
+// A reader that goes away, as in `weir | head -1`, is an error of the logs
+// forwarder: the agent goes on, and says so.
+func TestStandardOutputIsClosed(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startWith(t, build(t), func(cmd *exec.Cmd) { cmd.Stdout = w }, "WEIR_FLUSH_INTERVAL=1s")
+	w.Close()
+	r.Close()
+	eventually(t, "the log tells it", func() bool { return strings.Contains(p.log(), "writing failed") })
+	if code := p.stop(t); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	if !strings.Contains(p.log(), "dropped_write_error=") {
+		t.Error("the final account does not say what was lost")
+	}
+}
+
+// A standard error that nobody reads stops nothing.
+func TestStandardErrorIsNotRead(t *testing.T) {
+	intake := testkit.NewIntake(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := exec.Command(build(t))
+	port := freePort(t)
+	cmd.Env = environ(append(toIntake(intake), "WEIR_LISTEN_UDP="+port, "WEIR_LOG_LEVEL=debug")...)
+	cmd.Stderr = w
+	// Fill the pipe, so that the first line of the log blocks.
+	if err := w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Write(make([]byte, 1<<20))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	w.Close()
+	eventually(t, "metrics arrive", func() bool {
+		conn, err := net.Dial("udp", port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = conn.Write([]byte("a:1|c\nbad"))
+		return newTotals(intake).counts["a"] > 0
+	})
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the agent does not end")
+	}
+}
+
+// freePort returns a UDP address that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().String()
 }
 
 func TestListeningFails(t *testing.T) {

@@ -85,6 +85,12 @@ var listening = regexp.MustCompile(`msg=listening .*address=(\S+)`)
 // free port, and waits until it listens.
 func start(t *testing.T, binary string, settings ...string) *process {
 	t.Helper()
+	return startWith(t, binary, func(*exec.Cmd) {}, settings...)
+}
+
+// startWith is start with a say in how the process is made.
+func startWith(t *testing.T, binary string, change func(*exec.Cmd), settings ...string) *process {
+	t.Helper()
 	p := &process{ended: make(chan struct{})}
 	p.cmd = exec.Command(binary)
 	p.cmd.Env = environ(append([]string{"WEIR_LISTEN_UDP=127.0.0.1:0"}, settings...)...)
@@ -93,6 +99,7 @@ func start(t *testing.T, binary string, settings ...string) *process {
 		defer p.mu.Unlock()
 		return p.stdout.Write(b)
 	})
+	change(p.cmd)
 	pipe, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

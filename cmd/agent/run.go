@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -25,32 +25,22 @@ func run(configFile string) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(cfg.Log)
+	log, flush := newLogger(cfg.Log)
+	defer flush()
 	for _, warning := range warnings {
 		log.Warn(warning)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	// A standard output that was closed is an error of the logs forwarder, and no
+	// reason to die.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	a, err := newAgent(cfg, log)
 	if err != nil {
 		return err
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	return a.run(ctx)
-}
-
-// newLogger writes to standard error: standard output belongs to the logs
-// forwarder.
-func newLogger(cfg config.LogConfig) *slog.Logger {
-	level, err := cfg.SlogLevel()
-	if err != nil {
-		panic("BUG: Load let a log level pass: " + err.Error())
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
 
 // agent is the rooms, wired.
@@ -69,7 +59,7 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	}
 	f, err := forwarder.New(cfg.Forwarder, "weir/"+version, log)
 	if err != nil {
-		return nil, fmt.Errorf("%w (close: %v)", err, l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
 	return &agent{
 		listener:   l,

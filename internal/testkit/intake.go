@@ -119,10 +119,10 @@ func (in *Intake) Problems() []string {
 	return slices.Clone(in.problems)
 }
 
-// The intake's limits for series and sketches, in bytes.
-var limitsOf = map[string]struct{ compressed, uncompressed int }{
-	"/api/v2/series":     {512_000, 5_242_880},
-	"/api/beta/sketches": {3_200_000, 62_914_560},
+// The limits that the Datadog Agent keeps to: bytes, and points in a request.
+var limitsOf = map[string]struct{ compressed, uncompressed, points int }{
+	"/api/v2/series":     {512_000, 5_242_880, 10_000},
+	"/api/beta/sketches": {2_621_440, 4_194_304, 10_000},
 }
 
 // ServeHTTP takes a payload.
@@ -188,6 +188,9 @@ func (in *Intake) take(r *http.Request, body []byte, seen *Request) (status int,
 	})
 	if err != nil {
 		return http.StatusBadRequest, err.Error()
+	}
+	if n := len(points) + len(sketches); n > limits.points {
+		return http.StatusRequestEntityTooLarge, fmt.Sprintf("%d points", n)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()

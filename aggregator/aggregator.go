@@ -35,6 +35,7 @@ type Describe func(*metric.Sample, *metric.Identity) metric.Reason
 // Aggregator owns the workers, the contexts and the flusher.
 type Aggregator struct {
 	cfg           Config
+	started       time.Time // what gauges are ordered by: it does not jump
 	describe      Describe
 	log           *slog.Logger
 	hasher        *hasher
@@ -54,6 +55,7 @@ type Aggregator struct {
 func New(cfg Config, workers int, describe Describe, log *slog.Logger) *Aggregator {
 	a := &Aggregator{
 		cfg:           cfg,
+		started:       time.Now(),
 		describe:      describe,
 		log:           log,
 		hasher:        newHasher(),

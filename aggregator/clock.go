@@ -2,9 +2,10 @@ package aggregator
 
 import "time"
 
-// clock says which interval is open. Intervals are aligned to the wall clock and
-// never repeat, since the intake keeps only the last of two points with the same
-// time: if the clock is set back a little, the open interval lasts longer.
+// clock says which interval is open. Intervals are aligned to the wall clock and do
+// not repeat, since the intake keeps only the last of two points with the same
+// time: if the clock is set back a little, the open interval lasts longer. Only if
+// it is set back far do they follow it.
 type clock struct {
 	interval time.Duration
 	start    time.Time // of the open interval, in UTC without a monotonic reading

@@ -110,6 +110,14 @@ func (c *contexts) take(f family, worker int) uint32 {
 		return slot
 	}
 	if s.next == s.end {
+		// Another worker's slots are better than ever more of them.
+		for i := range c.supply[f] {
+			if other := &c.supply[f][i]; len(other.free) > 0 {
+				slot := other.free[len(other.free)-1]
+				other.free = other.free[:len(other.free)-1]
+				return slot
+			}
+		}
 		s.next, s.end = c.next[f], c.next[f]+chunkLen
 		c.next[f] = s.end
 		c.owners[f] = append(c.owners[f], worker)

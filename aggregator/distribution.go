@@ -11,15 +11,17 @@ import (
 // counts them in bins.
 const maxBufferedKeys = 512
 
-// maxSketchCount bounds what one sample may weigh in a sketch, and all samples
-// of one: it is what fits into full bins of the wire format. (The Datadog Agent
-// has no such bound and allocates a bin for each 65,535 that a sample weighs.)
+// maxSketchCount bounds what one sample may weigh in the bins of a sketch, and
+// all samples of one: it is what fits into full bins of the wire format. (The
+// Datadog Agent has no such bound and allocates a bin for each 65,535 that a
+// sample weighs.) The count and the sum know no bound.
 const maxSketchCount = metric.MaxSketchBins * metric.MaxBinCount
 
 // distribution is a sketch under construction.
 type distribution struct {
 	count              int64
 	min, max, sum, avg float64
+	clipped            uint64        // events that the bins do not count
 	keys               []int16       // samples of weight 1 that bins do not count yet
 	bins               []bin[uint32] // sorted by key
 }
@@ -39,9 +41,12 @@ func (d *distribution) add(v float64) {
 // the Datadog Agent, the sum counts all of the weight and the counts its whole
 // part.
 func (d *distribution) addWeighted(v, weight float64) {
-	n := uint32(min(weight, maxSketchCount))
-	d.summarize(v, v*weight, int64(n))
-	d.bins = addBin(d.bins, metric.SketchKey(v), n)
+	const most = 1 << 62 // the whole part of a weight fits an int64 up to here
+	n := int64(min(weight, most))
+	d.summarize(v, v*weight, n)
+	inBin := min(n, maxSketchCount)
+	d.clipped += uint64(n - inBin)
+	d.bins = addBin(d.bins, metric.SketchKey(v), uint32(inBin))
 }
 
 // summarize updates the exact part of the sketch with n samples of value v.
@@ -75,6 +80,7 @@ func (d *distribution) compact() {
 func (d *distribution) merge(other *distribution) {
 	d.min, d.max = min(d.min, other.min), max(d.max, other.max)
 	d.count += other.count
+	d.clipped += other.clipped
 	d.sum += other.sum
 	d.avg += (other.avg - d.avg) * float64(other.count) / float64(d.count)
 	other.compact()
@@ -83,35 +89,37 @@ func (d *distribution) merge(other *distribution) {
 	}
 }
 
-// sketch returns the distribution in the form of the wire, and how many samples
-// its bins had no room for.
+// sketch returns the distribution in the form of the wire, and how many events its
+// bins have no room for: the lowest ones, as when bins are too many.
 func (d *distribution) sketch() (s metric.Sketch, clipped uint64) {
 	d.compact()
-	rows := len(d.bins)
-	for _, b := range d.bins {
-		rows += int(b.weight / metric.MaxBinCount)
+	room := uint32(maxSketchCount)
+	rows := 0
+	for i := len(d.bins) - 1; i >= 0; i-- {
+		b := &d.bins[i]
+		n := min(b.weight, room)
+		d.clipped += uint64(b.weight - n)
+		b.weight = n
+		room -= n
+		rows += 1 + int(n/metric.MaxBinCount)
 	}
 	s = metric.Sketch{
 		Count: d.count, Min: d.min, Max: d.max, Sum: d.sum, Avg: d.avg,
 		Keys:   make([]int32, 0, rows),
 		Counts: make([]uint32, 0, rows),
 	}
-	room := uint32(maxSketchCount)
 	for _, b := range d.bins {
-		n := min(b.weight, room)
-		clipped += uint64(b.weight - n)
-		room -= n
 		// What does not fill a bin comes first, as the Agent writes it.
-		if rest := n % metric.MaxBinCount; rest > 0 {
+		if rest := b.weight % metric.MaxBinCount; rest > 0 {
 			s.Keys = append(s.Keys, int32(b.key))
 			s.Counts = append(s.Counts, rest)
 		}
-		for range n / metric.MaxBinCount {
+		for range b.weight / metric.MaxBinCount {
 			s.Keys = append(s.Keys, int32(b.key))
 			s.Counts = append(s.Counts, metric.MaxBinCount)
 		}
 	}
-	return s, clipped
+	return s, d.clipped
 }
 
 // reset empties d for the next interval and keeps memory that the interval used
@@ -125,6 +133,13 @@ func (d *distribution) reset() {
 		bins = nil
 	}
 	*d = distribution{keys: keys, bins: bins}
+}
+
+// release gives memory back after an interval without a sample.
+func (d *distribution) release(all bool) {
+	if all || cap(d.keys) > keptIdle || cap(d.bins) > keptIdle {
+		*d = distribution{}
+	}
 }
 
 // finite reports whether the summary can be sent.

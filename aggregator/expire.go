@@ -1,12 +1,15 @@
 package aggregator
 
+import "slices"
+
 // expire forgets contexts that have been silent for too long, and identities
 // that nobody uses any more; both give their memory to new ones.
 //
 // A reader may get a sample of a silent context at any moment, so forgetting
 // goes in steps: the contexts are marked (doom); each worker's table is swept of
-// the identities that lead to them, one segment at a time, and a context with a
-// fresh sample is spared (revive); after that a worker can reach a marked
+// the identities that lead to them, one segment at a time; then the marked
+// contexts that have a fresh sample in its columns are spared (revive), whether it
+// came by a remembered identity or not. After that the worker can reach a marked
 // context only by asking for it anew, which takes the mark away; what is still
 // marked in the end is forgotten (bury).
 func (f *flusher) expire() {
@@ -23,17 +26,24 @@ func (f *flusher) expire() {
 	}
 	for _, w := range f.a.workers {
 		w.sweep(aging, func(id slotID) bool {
-			if !isDoomed.has(id) {
-				return false
-			}
-			if w.active.touched(id.family, id.slot) {
-				contexts.revive(id)
-				return false
-			}
-			return true
+			return isDoomed.has(id) && !w.active.touched(id.family, id.slot)
 		})
+		w.revive(doomed)
 	}
 	contexts.bury(doomed, func(id slotID) { f.seen[id.family][id.slot] = 0 })
+}
+
+// revive takes the mark from contexts that have a sample in the open interval.
+func (w *Worker) revive(doomed []slotID) {
+	for some := range slices.Chunk(doomed, lockedAtOnce) {
+		w.mu.Lock()
+		for _, id := range some {
+			if w.active.touched(id.family, id.slot) {
+				w.aggregator.contexts.revive(id)
+			}
+		}
+		w.mu.Unlock()
+	}
 }
 
 // silent returns the contexts without a sample for as long as they are kept. A
@@ -76,5 +86,3 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 		w.mu.Unlock()
 	}
 }
-
-func familyOfOp(o op) family { return family(o - opCounter) }

@@ -218,6 +218,7 @@ func (m *merge) gauge(at cell, parts []*gauge) bool {
 func (m *merge) set(at cell, parts []*set) bool {
 	all := united(parts, (*set).empty, (*set).merge)
 	if all == nil {
+		releaseAll(at, parts, (*set).release)
 		return false
 	}
 	if all.sketch != nil {
@@ -231,6 +232,7 @@ func (m *merge) set(at cell, parts []*set) bool {
 func (m *merge) histogram(at cell, parts []*histogram) bool {
 	all := united(parts, (*histogram).empty, (*histogram).merge)
 	if all == nil {
+		releaseAll(at, parts, (*histogram).release)
 		return false
 	}
 	if all.folded != nil {
@@ -249,6 +251,7 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 func (m *merge) distribution(at cell, parts []*distribution) bool {
 	all := united(parts, (*distribution).empty, (*distribution).merge)
 	if all == nil {
+		releaseAll(at, parts, (*distribution).release)
 		return false
 	}
 	if all.finite() {
@@ -276,6 +279,18 @@ func united[T any](parts []*T, empty func(*T) bool, merge func(all, part *T)) *T
 		}
 	}
 	return all
+}
+
+// keptIdle is how much memory, in elements, a slot may keep through intervals
+// without a sample: some contexts are sampled only now and then.
+const keptIdle = 16
+
+// releaseAll gives back what a silent slot does not need, and all of it if no
+// context has the slot.
+func releaseAll[T any](at cell, parts []*T, release func(*T, bool)) {
+	for _, p := range parts {
+		release(p, at.seen == 0)
+	}
 }
 
 func resetAll[T any](parts []*T, reset func(*T)) {

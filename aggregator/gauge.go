@@ -4,5 +4,5 @@ package aggregator
 // later one wins.
 type gauge struct {
 	value float64
-	stamp int64 // unix nanoseconds of the batch of packets it came in; 0: none came
+	stamp int64 // nanoseconds since the agent's start when its packet came, 1 at least; 0: none came
 }

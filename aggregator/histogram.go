@@ -11,7 +11,8 @@ import (
 
 // maxKeptSamples is how many samples of a histogram or timer are kept as they
 // are in one interval. Beyond it they are folded into bins: from then on median
-// and percentiles are within 0.8 %, the other aggregates exact.
+// and percentiles are within 0.8 % (as long as values are between 1e-9 and 1e211
+// and no more than 4,096 bins apart), the other aggregates exact.
 const maxKeptSamples = 4096
 
 // histogram is what one reader saw of a histogram or timer in one interval.
@@ -98,6 +99,13 @@ func (h *histogram) reset() {
 		values = nil
 	}
 	*h = histogram{values: values}
+}
+
+// release gives memory back after an interval without a sample.
+func (h *histogram) release(all bool) {
+	if all || cap(h.values) > keptIdle {
+		*h = histogram{}
+	}
 }
 
 // summary is the outcome of a histogram.

@@ -16,10 +16,14 @@ const (
 	opWeighted // index into a worker's weighted refs: samples sent at a rate
 )
 
+// The operations but the last are those of the families, in their order.
+func opOf(f family) op       { return op(f) + opCounter }
+func familyOfOp(o op) family { return family(o - opCounter) }
+
 const (
 	indexBits = 28
 	maxIndex  = 1<<indexBits - 1
-	usedBit   = 1 << 31 // in a table entry: looked up since the last sweep
+	usedBit   = 1 << 31 // in a table entry: looked up since the last sweep with aging
 )
 
 func makeRef(o op, index uint32) ref { return ref(o)<<indexBits | ref(index) }

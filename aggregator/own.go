@@ -6,9 +6,12 @@ import (
 	"github.com/weir-agent/weir/metric"
 )
 
-// ownPrefix is what the names of weir's own metrics begin with. They are exempt
-// from the namespace.
+// ownPrefix is what the names of weir's own metrics begin with; they are exempt
+// from the namespace. Clients cannot use it: of two points with one name and time
+// Datadog keeps one, and the books would be wrong.
 const ownPrefix = "weir."
+
+var ownPrefixBytes = []byte(ownPrefix)
 
 // ownSeries turns the agent's measurements of itself into series.
 type ownSeries struct {
@@ -24,7 +27,7 @@ type ownKey struct{ name, tags string }
 type ownState struct {
 	context *metric.Context
 	last    float64 // total at the last flush
-	silent  uint32  // flushes since it last grew; only counted once it did
+	silent  uint32  // flushes since it last grew, or since the start
 }
 
 func newOwnSeries(a *Aggregator) ownSeries {

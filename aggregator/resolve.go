@@ -1,6 +1,8 @@
 package aggregator
 
 import (
+	"bytes"
+
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -64,6 +66,9 @@ func (w *Worker) weigh(r ref, weight float64) ref {
 
 // resolve finds or makes the context of an identity.
 func (w *Worker) resolve(id *metric.Identity) (ref, metric.Reason) {
+	if bytes.HasPrefix(id.Name, ownPrefixBytes) {
+		return 0, metric.ReservedName
+	}
 	a := w.aggregator
 	key := w.scratch.contextKey(id, a.cfg.Hostname, a.namespace, a.tags)
 	f := familyOf(id.Kind)
@@ -71,13 +76,5 @@ func (w *Worker) resolve(id *metric.Identity) (ref, metric.Reason) {
 	if !ok {
 		return 0, metric.ContextLimit
 	}
-	return makeRef(opOf[f], slot), metric.Accepted
-}
-
-var opOf = [families]op{
-	counters:      opCounter,
-	gauges:        opGauge,
-	sets:          opSet,
-	histograms:    opHistogram,
-	distributions: opDistribution,
+	return makeRef(opOf(f), slot), metric.Accepted
 }

@@ -2,9 +2,9 @@ package aggregator
 
 import "github.com/axiomhq/hyperloglog"
 
-// maxSetMembers is how many members of a set are counted exactly in one
-// interval by one reader; from then on they are estimated (HyperLogLog with
-// 2^14 registers: within 0.8 % rms, 16 KiB).
+// maxSetMembers is how many members of a set are counted exactly in one interval;
+// from then on they are estimated (HyperLogLog with 2^14 registers: within 0.8 %
+// rms, 16 KiB).
 const maxSetMembers = 4096
 
 // set counts distinct members by their 64-bit hashes: exactly in an open
@@ -28,13 +28,11 @@ func (s *set) add(hash uint64) {
 	}
 	if 4*(s.count+1) > 3*len(s.table) {
 		s.grow()
-		if s.sketch != nil {
-			s.sketch.InsertHash(hash)
-			return
-		}
 	}
 	if insertHash(s.table, hash) {
-		s.count++
+		if s.count++; s.count > maxSetMembers {
+			s.toSketch()
+		}
 	}
 }
 
@@ -52,10 +50,6 @@ func insertHash(table []uint64, hash uint64) bool {
 }
 
 func (s *set) grow() {
-	if s.count >= maxSetMembers {
-		s.toSketch()
-		return
-	}
 	table := make([]uint64, max(8, 2*len(s.table)))
 	for _, hash := range s.table {
 		if hash != 0 {
@@ -99,6 +93,13 @@ func (s *set) size() float64 {
 		return float64(s.sketch.Estimate())
 	}
 	return float64(s.count)
+}
+
+// release gives memory back after an interval without a sample.
+func (s *set) release(all bool) {
+	if all || len(s.table) > keptIdle {
+		*s = set{}
+	}
 }
 
 // reset empties s for the next interval. A table stays if the interval filled a

@@ -263,7 +263,8 @@ func TestSketchCountsEverything(t *testing.T) {
 	}
 }
 
-// A sample rate may be tiny; the sketch stays small.
+// A sample rate may be tiny; the sketch stays small, its count is exact, and what
+// the bins have no room for is taken from the lowest.
 func TestSketchOfHugeWeightsIsBounded(t *testing.T) {
 	var d distribution
 	for range 1000 {
@@ -273,6 +274,24 @@ func TestSketchOfHugeWeightsIsBounded(t *testing.T) {
 	s, clipped := d.sketch()
 	if len(s.Keys) > metric.MaxSketchBins+1 || clipped == 0 {
 		t.Errorf("%d bins, clipped %d", len(s.Keys), clipped)
+	}
+
+	d = distribution{}
+	d.addWeighted(1, 1e9)
+	d.addWeighted(2, 1000)
+	s, clipped = d.sketch()
+	if s.Count != 1_000_001_000 || clipped != 1_000_001_000-maxSketchCount {
+		t.Errorf("count %d, clipped %d", s.Count, clipped)
+	}
+	high, inBins := uint32(0), uint64(0)
+	for i, n := range s.Counts {
+		inBins += uint64(n)
+		if s.Keys[i] == int32(metric.SketchKey(2)) {
+			high += n
+		}
+	}
+	if high != 1000 || inBins != maxSketchCount {
+		t.Errorf("%d of 1000 samples left in the highest bin; %d in all, want %d", high, inBins, maxSketchCount)
 	}
 }
 

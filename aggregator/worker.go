@@ -71,7 +71,7 @@ func newWorker(a *Aggregator, number int) *Worker {
 // Hot path: once per batch of packets. No allocation for identities that are
 // known; TestAddDoesNotAllocate checks.
 func (w *Worker) Add(lines *metric.Lines) {
-	now := time.Now().UnixNano()
+	now := int64(time.Since(w.aggregator.started)) + 1
 	w.mu.Lock()
 	defer w.mu.Unlock()
 

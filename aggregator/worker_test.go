@@ -179,6 +179,20 @@ func TestFloodOfNewContextsIsBounded(t *testing.T) {
 	}
 }
 
+// Of two points with one name and time Datadog keeps one: clients must not be able
+// to overwrite what the agent says of itself.
+func TestOwnNamesAreRefused(t *testing.T) {
+	a := aggregator.New(aggregator.DefaultConfig(), 1, parser.Describe, slog.New(slog.DiscardHandler))
+	var lines metric.Lines
+	parser.Packet([]byte("weir.lines:1|c\nweir.lines:2|g|#a:b\nweird:1|c"), false, &lines)
+	a.Worker(0).Add(&lines)
+	s := a.Stats()
+	checkBooks(t, s)
+	if s.Refused[metric.ReservedName] != 2 || s.Contexts != 1 {
+		t.Errorf("%d samples refused, %d contexts; want 2, 1", s.Refused[metric.ReservedName], s.Contexts)
+	}
+}
+
 // What the agent says of itself comes out with everything else: totals as rates,
 // levels as they are, under its own prefix and with the configured tags.
 func TestOwnReadingsBecomeSeries(t *testing.T) {

@@ -117,12 +117,14 @@ func (s *sweeper) sweep(stopped *atomic.Bool) error {
 	for !stopped.Load() {
 		before, _ := memoryOf(s.socket.fd)
 		s.stats.wakeups.Add(1)
-		datagrams, empty, err := s.drain.all(s.socket.fd, s.handle)
-		if err != nil {
-			return fmt.Errorf("receive: %w", err)
-		}
-		if !empty {
-			continue
+		datagrams := 0
+		for empty := false; !empty && !stopped.Load(); {
+			var n int
+			var err error
+			if n, empty, err = s.drain.all(s.socket.fd, s.handle); err != nil {
+				return fmt.Errorf("receive: %w", err)
+			}
+			datagrams += n
 		}
 		s.pacer.observe(before, datagrams, time.Now())
 		pause := s.pacer.pause()
@@ -137,13 +139,13 @@ func (s *sweeper) sweep(stopped *atomic.Bool) error {
 	return nil
 }
 
-// drainsAtEnd bounds how long a reader goes on when the agent stops and a client
-// does not.
-const drainsAtEnd = 16
+// lastDrain bounds how long a reader goes on when the agent stops and a client
+// sends faster than it reads.
+const lastDrain = time.Second
 
 // last empties the socket for the last time.
 func (s *sweeper) last() {
-	for range drainsAtEnd {
+	for start := time.Now(); time.Since(start) < lastDrain; {
 		if _, empty, err := s.drain.all(s.socket.fd, s.handle); empty || err != nil {
 			return
 		}

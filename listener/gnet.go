@@ -3,7 +3,6 @@ package listener
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -29,9 +28,10 @@ type gnetEngine struct {
 	stopped atomic.Bool
 	booted  chan gnet.Engine
 
-	mu    sync.Mutex // guards loops and size
+	size int // of the receive buffer, as granted
+
+	mu    sync.Mutex // guards loops
 	loops map[int]*gnetLoop
-	size  int // of the receive buffer, as granted
 }
 
 // gnetLoop is the state of one event loop; its socket's descriptor is the key.
@@ -50,11 +50,16 @@ func openGnet(cfg Config, address *net.UDPAddr, stats []readerStats) (engine, er
 		return nil, err
 	}
 	bound := probe.LocalAddr().(*net.UDPAddr).AddrPort()
+	_ = probe.SetReadBuffer(int(cfg.ReceiveBuffer)) // what comes of it, the sockets will get as well
+	size := 0
+	if raw, err := probe.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { size = receiveBufferOf(int(fd)) })
+	}
 	if err := probe.Close(); err != nil {
 		return nil, err
 	}
 	return &gnetEngine{
-		cfg: cfg, bound: bound, stats: stats, drains: haveRecvmmsg,
+		cfg: cfg, bound: bound, size: size, stats: stats, drains: haveRecvmmsg,
 		booted: make(chan gnet.Engine, 1), loops: map[int]*gnetLoop{},
 	}, nil
 }
@@ -63,11 +68,7 @@ func (e *gnetEngine) address() netip.AddrPort { return e.bound }
 
 func (e *gnetEngine) close() error { return nil }
 
-func (e *gnetEngine) granted() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.size
-}
+func (e *gnetEngine) granted() int { return e.size }
 
 func (e *gnetEngine) drops() (total uint64, known bool) {
 	e.mu.Lock()
@@ -97,7 +98,7 @@ func (e *gnetEngine) run(stop <-chan struct{}, handle Handler) error {
 	}()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("run the event loops: %w", err)
+		return errors.Join(errors.New("the event loops ended"), err)
 	case <-stop:
 	}
 	e.stopped.Store(true)
@@ -113,11 +114,6 @@ func (e *gnetEngine) run(stop <-chan struct{}, handle Handler) error {
 
 // OnBoot is called when the sockets are open, before the loops start.
 func (e *gnetEngine) OnBoot(engine gnet.Engine) gnet.Action {
-	if fd, err := engine.DupListener("udp", e.bound.String()); err == nil {
-		e.mu.Lock()
-		e.size = receiveBufferOf(fd)
-		e.mu.Unlock()
-	}
 	e.booted <- engine
 	return gnet.None
 }

@@ -38,8 +38,8 @@ type Handler func(reader int, packets []Packet)
 
 // engine is one way to read sockets.
 type engine interface {
-	// run reads until stop is closed, then hands on what the sockets still hold,
-	// and closes them.
+	// run reads until stop is closed, then hands on what the sockets still hold (if
+	// it can), and closes them.
 	run(stop <-chan struct{}, handle Handler) error
 	// address is where the sockets are bound.
 	address() netip.AddrPort

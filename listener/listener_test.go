@@ -51,6 +51,11 @@ func start(t *testing.T, cfg Config) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startListener(t, l)
+}
+
+func startListener(t *testing.T, l *Listener) *running {
+	t.Helper()
 	r := &running{Listener: l, readers: map[int]int{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

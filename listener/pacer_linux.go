@@ -14,6 +14,7 @@ type pacer struct {
 	lastEmpty time.Time // when the socket was last seen empty
 	memory    float64   // bytes a second that datagrams took lately
 	datagrams float64   // a second
+	size      float64   // bytes that one takes
 }
 
 const (
@@ -21,8 +22,10 @@ const (
 	// minPause: the kernel's timers are no finer than this.
 	minPause = 50 * time.Microsecond
 	// flatOut is the kernel memory a sender on the same machine can fill in a
-	// second: about a million small datagrams of 768 bytes each.
-	flatOut = 1e9
+	// second with small datagrams: about a million of 768 bytes each. Of larger
+	// ones it sends fewer, but they take more.
+	flatOut          = 1e9
+	flatOutDatagrams = 4e5
 	// enough is how many datagrams make the cost of waking up small among theirs.
 	// More would push each other out of the cache before they are read.
 	enough = 1024
@@ -39,6 +42,9 @@ func (p *pacer) observe(m memory, datagrams int, now time.Time) {
 	if elapsed <= 0 {
 		return
 	}
+	if datagrams > 0 && m.used > 0 {
+		p.size = float64(m.used) / float64(datagrams)
+	}
 	// A burst is remembered for a while: rates fall slower than they rise.
 	const forget = 7.0 / 8
 	p.memory = max(float64(m.used)/elapsed, p.memory*forget)
@@ -47,7 +53,7 @@ func (p *pacer) observe(m memory, datagrams int, now time.Time) {
 
 // pause returns how long to stay away; 0 means to wait for the next datagram.
 func (p *pacer) pause() time.Duration {
-	longest := min(maxPause.Seconds(), p.buffer/flatOut)
+	longest := min(maxPause.Seconds(), p.buffer/max(flatOut, flatOutDatagrams*p.size))
 	if p.memory > 0 {
 		longest = min(longest, p.buffer/4/p.memory)
 	}

@@ -16,14 +16,15 @@ import (
 
 // recvmmsgEngine reads each socket on a thread of its own.
 type recvmmsgEngine struct {
-	sockets []*socket
-	size    int // of the first socket's receive buffer, as granted
-	max     int
-	stats   []readerStats
+	sockets   []*socket
+	size      int // of the first socket's receive buffer, as granted
+	max       int
+	shortWait time.Duration
+	stats     []readerStats
 }
 
 func openRecvmmsg(cfg Config, address *net.UDPAddr, stats []readerStats) (engine, error) {
-	e := &recvmmsgEngine{max: int(cfg.MaxPacket), stats: stats}
+	e := &recvmmsgEngine{max: int(cfg.MaxPacket), shortWait: shortWait, stats: stats}
 	for i := range stats {
 		s, err := openSocket(address, int(cfg.ReceiveBuffer), i == 0)
 		if err != nil {
@@ -31,7 +32,7 @@ func openRecvmmsg(cfg Config, address *net.UDPAddr, stats []readerStats) (engine
 		}
 		e.sockets = append(e.sockets, s)
 		if i == 0 {
-			address = net.UDPAddrFromAddrPort(e.address()) // the port, if any would do
+			address = &net.UDPAddr{IP: address.IP, Zone: address.Zone, Port: int(e.address().Port())} // if any would do
 			e.size = receiveBufferOf(s.fd)
 		}
 	}
@@ -42,24 +43,23 @@ func openRecvmmsg(cfg Config, address *net.UDPAddr, stats []readerStats) (engine
 // anybody, or a second agent would silently take half of the datagrams of the
 // first: it allows sharing only once it has the address.
 func openSocket(address *net.UDPAddr, receiveBuffer int, first bool) (*socket, error) {
-	family, where := unix.AF_INET6, unix.Sockaddr(nil)
-	if ip4 := address.IP.To4(); ip4 != nil {
-		family, where = unix.AF_INET, &unix.SockaddrInet4{Port: address.Port, Addr: [4]byte(ip4)}
-	} else {
-		six := &unix.SockaddrInet6{Port: address.Port}
-		copy(six.Addr[:], address.IP.To16()) // none: all addresses of both families
-		if address.Zone != "" {
-			zone, err := net.InterfaceByName(address.Zone)
-			if err != nil {
-				return nil, fmt.Errorf("find the interface of %v: %w", address, err)
-			}
-			six.ZoneId = uint32(zone.Index)
-		}
-		where = six
+	family, where, err := sockaddr(address)
+	if err != nil {
+		return nil, err
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	const kind = unix.SOCK_DGRAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	fd, err := unix.Socket(family, kind, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) && address.IP == nil { // no IPv6 here: all addresses are those of IPv4
+		where = &unix.SockaddrInet4{Port: address.Port}
+		family = unix.AF_INET
+		fd, err = unix.Socket(family, kind, 0)
+	}
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
+	}
+	if family == unix.AF_INET6 && (address.IP == nil || address.IP.IsUnspecified()) {
+		// All addresses means those of IPv4, too, whatever the system's default is.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
 	}
 	s := &socket{fd: fd}
 	share := func() error {
@@ -77,6 +77,24 @@ func openSocket(address *net.UDPAddr, receiveBuffer int, first bool) (*socket, e
 	}
 	setReceiveBuffer(fd, receiveBuffer)
 	return s, nil
+}
+
+// sockaddr returns an address in the terms of the system. Without an IP it means
+// all addresses of both families.
+func sockaddr(address *net.UDPAddr) (family int, where unix.Sockaddr, err error) {
+	if ip4 := address.IP.To4(); ip4 != nil {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: address.Port, Addr: [4]byte(ip4)}, nil
+	}
+	six := &unix.SockaddrInet6{Port: address.Port}
+	copy(six.Addr[:], address.IP.To16())
+	if address.Zone != "" {
+		zone, err := net.InterfaceByName(address.Zone)
+		if err != nil {
+			return 0, nil, fmt.Errorf("find the interface of %v: %w", address, err)
+		}
+		six.ZoneId = uint32(zone.Index)
+	}
+	return unix.AF_INET6, six, nil
 }
 
 // setReceiveBuffer asks for a receive buffer, first as anybody may, then as only
@@ -97,7 +115,13 @@ func (e *recvmmsgEngine) address() netip.AddrPort {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+		address := netip.AddrFrom16(a.Addr)
+		if a.ZoneId != 0 {
+			if zone, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
+				address = address.WithZone(zone.Name)
+			}
+		}
+		return netip.AddrPortFrom(address, uint16(a.Port))
 	}
 	return netip.AddrPort{}
 }
@@ -119,21 +143,19 @@ func (e *recvmmsgEngine) drops() (total uint64, known bool) {
 // going through the scheduler costs more than the datagrams (see sweep).
 const shortWait = 200 * time.Millisecond
 
-// wait blocks until a datagram comes or wake becomes readable.
-func (s *socket) wait(wake int) error {
+// wait blocks until a datagram comes or wake becomes readable, for the first while
+// without giving its processor back.
+func (s *socket) wait(wake int, short time.Duration) error {
 	fds := [2]unix.PollFd{
 		{Fd: int32(s.fd), Events: unix.POLLIN},
 		{Fd: int32(wake), Events: unix.POLLIN},
 	}
 	for start := time.Now(); ; {
-		left := shortWait - time.Since(start)
+		left := short - time.Since(start)
 		if left <= 0 {
 			break
 		}
-		timeout := unix.NsecToTimespec(int64(left))
-		ready, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), uintptr(len(fds)),
-			uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
-		if errno == 0 && ready > 0 {
+		if ppoll(&fds, left) {
 			return nil
 		}
 	}
@@ -141,6 +163,18 @@ func (s *socket) wait(wake int) error {
 		return os.NewSyscallError("poll", err)
 	}
 	return nil
+}
+
+// ppoll waits for one of the descriptors, without telling the Go scheduler, and
+// reports whether one is ready.
+//
+// The garbage collector interrupts the wait by a signal when it stops the world
+// (TestReadersDoNotHoldUpTheCollector).
+func ppoll(fds *[2]unix.PollFd, timeout time.Duration) bool {
+	limit := unix.NsecToTimespec(int64(timeout))
+	ready, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(fds)), uintptr(len(fds)),
+		uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	return errno == 0 && ready > 0
 }
 
 func (e *recvmmsgEngine) close() error {
@@ -164,13 +198,17 @@ func (e *recvmmsgEngine) run(stop <-chan struct{}, handle Handler) error {
 		readers.Go(func() {
 			reader := newSweeper(s, e.max, &e.stats[i], func(packets []Packet) { handle(i, packets) })
 			for faults[i] == nil && !stopped.Load() {
-				faults[i] = errors.Join(reader.sweep(&stopped), s.wait(wake))
+				if faults[i] = reader.sweep(&stopped); faults[i] == nil {
+					faults[i] = s.wait(wake, e.shortWait)
+				}
 			}
 			if faults[i] != nil {
 				failed <- struct{}{}
 				return
 			}
 			reader.last()
+			// At once: while it is open, it takes datagrams that nobody will read.
+			faults[i] = s.close()
 		})
 	}
 	select {

@@ -27,6 +27,7 @@ const (
 	// The aggregator refuses a sample.
 
 	ContextLimit // its context would be one too many
+	ReservedName // its name begins like weir's own
 
 	// Reasons is how many there are.
 	Reasons
@@ -47,6 +48,7 @@ var reasonNames = [Reasons]string{
 	UnsupportedCheck: "unsupported_service_check",
 	UnsupportedTime:  "unsupported_timestamp",
 	ContextLimit:     "context_limit",
+	ReservedName:     "reserved_name",
 }
 
 // String returns the reason's name, in lower case with underscores.

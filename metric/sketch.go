@@ -64,7 +64,7 @@ type Sketch struct {
 }
 
 // Quantile estimates the value below which a share q of the samples lies, q in
-// [0, 1], as the Datadog Agent does: linear within a bin, the ends exact.
+// [0, 1]: by rank, linear within a bin, and never beyond the exact ends.
 func (s *Sketch) Quantile(q float64) float64 {
 	switch {
 	case q <= 0:
@@ -82,6 +82,12 @@ func (s *Sketch) Quantile(q float64) float64 {
 		seen += float64(n)
 		if seen <= want {
 			continue
+		}
+		switch key := s.Keys[i]; {
+		case key > MaxSketchKey:
+			return s.Max
+		case key < -MaxSketchKey:
+			return s.Min
 		}
 		share := (seen - want) / float64(n)
 		low := SketchKeyValue(int16(s.Keys[i]))

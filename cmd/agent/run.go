@@ -73,7 +73,8 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 // ends when its input ends: the sockets first, then the open interval is flushed,
 // then the forwarders deliver what they hold.
 func (a *agent) run(ctx context.Context) error {
-	// The readers keep a processor each while they pause (see listener).
+	// The readers keep a processor each while they pause (see listener). From here
+	// on Go no longer follows changes of the container's CPU limit by itself.
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + a.listener.Processors())
 
 	batches := make(chan *metric.Batch, 1)

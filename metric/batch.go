@@ -5,17 +5,19 @@ import "time"
 // Batch is what one flush made of one interval. It is read by several
 // forwarders at once, so nobody writes to it after it was sent.
 type Batch struct {
-	Start     time.Time     // of the interval, in UTC; every point carries it
+	Start     time.Time     // of the interval, in UTC; every point without a time of its own carries it
 	Interval  time.Duration // nominal length, whole seconds
 	AgentHost string        // the host of contexts that name none
 	Series    []Series
 	Sketches  []SketchPoint
+	Events    []Event
+	Checks    []ServiceCheck
 }
 
-// Points returns the number of points in the batch, one for each series and
-// each sketch.
+// Points returns the number of things to deliver in the batch, in the order
+// Series, Sketches, Events, Checks: an event counts as a point, too.
 func (b *Batch) Points() uint64 {
-	return uint64(len(b.Series)) + uint64(len(b.Sketches))
+	return uint64(len(b.Series)) + uint64(len(b.Sketches)) + uint64(len(b.Events)) + uint64(len(b.Checks))
 }
 
 // SeriesType is how Datadog is to understand a value.
@@ -47,6 +49,7 @@ type Series struct {
 	Suffix  string // "", or ".avg" and the like for an aggregate of a histogram
 	Value   float64
 	Type    SeriesType
+	Time    int64 // Unix seconds, if the client said when it was; 0: the start of the interval
 }
 
 // Unit returns the unit the value is in, "" if the client did not imply one: a

@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 
 // metricImports is what metric may import of the standard library: words need no
 // I/O.
-var metricImports = []string{"bytes", "fmt", "iter", "log/slog", "math", "strconv", "strings", "time"}
+var metricImports = []string{"bytes", "fmt", "iter", "log/slog", "math", "slices", "strconv", "strings", "time"}
 
 // source is one parsed file.
 type source struct {

@@ -1,0 +1,84 @@
+package metric
+
+import "slices"
+
+// Event is something that happened, with a title and a text.
+type Event struct {
+	Title          string
+	Text           string
+	Time           int64  // Unix seconds; 0 until the aggregator has taken it: now
+	Priority       string // "normal" or "low"
+	AlertType      string // "info", "warning", "error" or "success"
+	Host           string // "" until the aggregator has taken it: not said
+	AggregationKey string // groups events; "" for none
+	SourceType     string // "" for none
+	Tags           []string
+
+	Origin Origin // borrowed from the line; empty in a Batch, where it has become tags
+}
+
+// CheckStatus is the outcome of a service check, numbered as on the wire.
+type CheckStatus uint8
+
+// The outcomes.
+const (
+	CheckOK CheckStatus = iota
+	CheckWarning
+	CheckCritical
+	CheckUnknown
+)
+
+// String returns the status's name in lower case.
+func (s CheckStatus) String() string {
+	switch s {
+	case CheckOK:
+		return "ok"
+	case CheckWarning:
+		return "warning"
+	case CheckCritical:
+		return "critical"
+	}
+	return "unknown"
+}
+
+// ServiceCheck says how something fares.
+type ServiceCheck struct {
+	Name    string
+	Status  CheckStatus
+	Time    int64  // Unix seconds; 0 until the aggregator has taken it: now
+	Host    string // "" until the aggregator has taken it: not said
+	Message string // as sent: "\n" and "m\:" are not unescaped
+	Tags    []string
+
+	Origin Origin // borrowed from the line; empty in a Batch, where it has become tags
+}
+
+// Origin is what is known of the container that sent a line. All slices are
+// borrowed.
+type Origin struct {
+	Container     []byte // id
+	Inode         []byte // of the container's cgroup, in decimal
+	ContainerName []byte
+	PodUID        []byte
+	Cardinality   []byte // of the tags asked for: none, low, orchestrator, high; as sent
+}
+
+// OriginTags are the tags that can be made of an Origin, as the configuration
+// names them.
+var OriginTags = []string{"container_id", "container_inode", "container_name", "pod_uid"}
+
+// AppendTags appends the tags of o that are named in which to dst, as key:value.
+func (o *Origin) AppendTags(dst [][]byte, which []string) [][]byte {
+	if string(o.Cardinality) == "none" {
+		return dst
+	}
+	for _, key := range OriginTags {
+		value := map[string][]byte{
+			"container_id": o.Container, "container_inode": o.Inode, "container_name": o.ContainerName, "pod_uid": o.PodUID,
+		}[key]
+		if len(value) > 0 && slices.Contains(which, key) {
+			dst = append(dst, append([]byte(key+":"), value...))
+		}
+	}
+	return dst
+}

@@ -13,7 +13,8 @@
 // The semantics are the Datadog Agent's: counters become rates and are sent as
 // zero for a while after they stop, gauges keep the last value, sets count
 // distinct members, histograms and timers become their aggregates, distributions
-// become sketches.
+// become sketches. Points with a time of their own, events and service checks are
+// handed on as they are.
 //
 // In: Lines, by Worker.Add. Out: Batches, from Run. It never sends or formats,
 // and no sample survives its packet here.
@@ -22,6 +23,7 @@ package aggregator
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,44 +38,39 @@ type Describe func(*metric.Sample, *metric.Identity) metric.Reason
 type Aggregator struct {
 	cfg           Config
 	started       time.Time // what gauges are ordered by: it does not jump
-	describe      Describe
 	log           *slog.Logger
 	hasher        *hasher
 	contexts      *contexts
 	workers       []*Worker
 	maxIdentities int
-	namespace     string   // with its dot
-	tags          [][]byte // configured
+	naming        naming
 	flusher       *flusher
 
 	wantExamples bool // of rejected lines, in the log
 	examples     exampleLimiter
 }
 
-// New returns an idle Aggregator with the given number of workers; cfg must have
-// passed Validate. describe is called by the workers' readers, concurrently.
-func New(cfg Config, workers int, describe Describe, log *slog.Logger) *Aggregator {
+// New returns an idle Aggregator with a worker for each of describe, which is called
+// by that worker's reader; cfg must have passed Validate.
+func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
 	a := &Aggregator{
 		cfg:           cfg,
 		started:       time.Now(),
-		describe:      describe,
 		log:           log,
 		hasher:        newHasher(),
-		contexts:      newContexts(cfg.Cardinality.MaxContexts, workers),
+		contexts:      newContexts(cfg.Cardinality.MaxContexts, len(describe)),
 		maxIdentities: maxIdentitiesPerContext * cfg.Cardinality.MaxContexts,
 		wantExamples:  log.Enabled(context.Background(), slog.LevelDebug),
 	}
+	a.naming = naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags}
 	if cfg.Namespace != "" {
-		a.namespace = cfg.Namespace
-		if a.namespace[len(a.namespace)-1] != '.' {
-			a.namespace += "."
-		}
+		a.naming.namespace = strings.TrimSuffix(cfg.Namespace, ".") + "."
 	}
 	for _, tag := range cfg.Tags {
-		a.tags = append(a.tags, []byte(tag))
+		a.naming.tags = append(a.naming.tags, []byte(tag))
 	}
-	for i := range workers {
-		a.workers = append(a.workers, newWorker(a, i))
+	for i, d := range describe {
+		a.workers = append(a.workers, newWorker(a, i, d))
 	}
 	a.flusher = newFlusher(a)
 	return a

@@ -1,5 +1,7 @@
 package aggregator
 
+import "github.com/weir-agent/weir/metric"
+
 // chunkLen is how many slots share one allocation of a column. It is also how
 // many slots a worker is given at a time, so that contexts which only one
 // reader sees lie together in that reader's columns.
@@ -53,6 +55,12 @@ type columns struct {
 	sets          column[set]
 	histograms    column[histogram]
 	distributions column[distribution]
+	keptGauges    column[keptGauge]
+
+	// What is not aggregated, in the order it came.
+	passed []metric.Series // with their own times
+	events []metric.Event
+	checks []metric.ServiceCheck
 }
 
 func newColumns() *columns {
@@ -71,6 +79,7 @@ const (
 	sets
 	histograms
 	distributions
+	keptGauges
 	families // how many there are
 )
 
@@ -91,6 +100,9 @@ func (c *columns) touched(f family, slot uint32) bool {
 		return v != nil && !v.empty()
 	case distributions:
 		v := c.distributions.peek(slot)
+		return v != nil && !v.empty()
+	case keptGauges:
+		v := c.keptGauges.peek(slot)
 		return v != nil && !v.empty()
 	}
 	panic("BUG: unknown family")

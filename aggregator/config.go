@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/weir-agent/weir/metric"
 )
 
 // Config says how samples become points. Its fields stand at the top level of
@@ -18,6 +20,14 @@ type Config struct {
 	Histogram     HistogramConfig   `yaml:"histogram"`
 	Expiry        ExpiryConfig      `yaml:"expiry"`
 	Cardinality   CardinalityConfig `yaml:"cardinality"`
+	Origin        OriginConfig      `yaml:"origin"`
+}
+
+// OriginConfig says what is made of what is known of the containers that lines
+// come from.
+type OriginConfig struct {
+	Detect bool     `yaml:"detect"`  // ask Unix sockets for the sending process
+	AsTags []string `yaml:"as_tags"` // some of metric.OriginTags
 }
 
 // HistogramConfig says what is computed from histograms and timers.
@@ -30,6 +40,9 @@ type HistogramConfig struct {
 type ExpiryConfig struct {
 	Context  time.Duration `yaml:"context"`   // silent this long, a context is forgotten
 	ZeroFill time.Duration `yaml:"zero_fill"` // silent less than this, a counter is sent as 0
+	// KeptGauge is Context for the gauges of the statsd dialect, which are sent all
+	// the time.
+	KeptGauge time.Duration `yaml:"kept_gauge"`
 }
 
 // CardinalityConfig bounds how many contexts there are.
@@ -60,8 +73,9 @@ func DefaultConfig() Config {
 			Aggregates:  []string{"max", "median", "avg", "count"},
 			Percentiles: []float64{0.95},
 		},
-		Expiry:      ExpiryConfig{Context: 5 * time.Minute, ZeroFill: 5 * time.Minute},
+		Expiry:      ExpiryConfig{Context: 5 * time.Minute, ZeroFill: 5 * time.Minute, KeptGauge: 24 * time.Hour},
 		Cardinality: CardinalityConfig{MaxContexts: 1_000_000},
+		Origin:      OriginConfig{AsTags: []string{}},
 	}
 }
 
@@ -109,6 +123,14 @@ func (c *Config) Validate() error {
 	}
 	if c.Expiry.Context > maxExpiry {
 		fault("expiry.context", "%v is too long; use up to %v", c.Expiry.Context, maxExpiry)
+	}
+	if c.Expiry.KeptGauge < c.FlushInterval || c.Expiry.KeptGauge > maxExpiry {
+		fault("expiry.kept_gauge", "%v is out of range; use flush_interval (%v) to %v", c.Expiry.KeptGauge, c.FlushInterval, maxExpiry)
+	}
+	for i, name := range c.Origin.AsTags {
+		if !slices.Contains(metric.OriginTags, name) {
+			fault(fmt.Sprintf("origin.as_tags[%d]", i), "there is no tag %q; use some of %s", name, strings.Join(metric.OriginTags, ", "))
+		}
 	}
 	if c.Expiry.ZeroFill < 0 || c.Expiry.ZeroFill > maxExpiry {
 		fault("expiry.zero_fill", "%v is out of range; use up to %v, and 0s to send no zeros", c.Expiry.ZeroFill, maxExpiry)

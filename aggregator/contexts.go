@@ -73,10 +73,12 @@ func familyOf(kind metric.Kind) family {
 		return gauges
 	case metric.Set:
 		return sets
-	case metric.Histogram, metric.Timer:
+	case metric.Histogram, metric.Timer, metric.ClassicTimer:
 		return histograms
 	case metric.Distribution:
 		return distributions
+	case metric.KeptGauge:
+		return keptGauges
 	}
 	panic("BUG: a sample of no kind")
 }

@@ -30,7 +30,12 @@ func (f *flusher) expire() {
 		})
 		w.revive(doomed)
 	}
-	contexts.bury(doomed, func(id slotID) { f.seen[id.family][id.slot] = 0 })
+	contexts.bury(doomed, func(id slotID) {
+		f.seen[id.family][id.slot] = 0
+		if id.family == keptGauges {
+			f.kept[id.slot] = 0
+		}
+	})
 }
 
 // revive takes the mark from contexts that have a sample in the open interval.
@@ -52,8 +57,11 @@ func (f *flusher) silent() []slotID {
 	var ids []slotID
 	for fam := range families {
 		keep := f.expiry
-		if fam == counters {
+		switch fam {
+		case counters:
 			keep = max(keep, f.zeroFill)
+		case keptGauges:
+			keep = f.keptExpiry
 		}
 		for slot, last := range f.seen[fam] {
 			if last != 0 && f.intervals-last >= keep {

@@ -3,6 +3,7 @@ package aggregator
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,13 +11,20 @@ import (
 	"github.com/weir-agent/weir/parser"
 )
 
+var dogstatsd = parser.New(parser.DefaultConfig())
+
+// describers returns the describers of so many workers.
+func describers(workers int) []Describe {
+	return slices.Repeat([]Describe{dogstatsd.Describe}, workers)
+}
+
 func newForTest(cfg Config, workers int) *Aggregator {
-	return New(cfg, workers, parser.Describe, slog.New(slog.DiscardHandler))
+	return New(cfg, describers(workers), slog.New(slog.DiscardHandler))
 }
 
 func (a *Aggregator) sendForTest(worker int, packet string) {
 	var lines metric.Lines
-	parser.Packet([]byte(packet), false, &lines)
+	dogstatsd.Packet([]byte(packet), false, &lines)
 	a.Worker(worker).Add(&lines)
 }
 

@@ -18,7 +18,10 @@ type flusher struct {
 	seen      [families][]uint32 // by slot: the interval of the last sample; 0: no context
 	expiry    uint32             // intervals of silence after which a context is forgotten
 	zeroFill  uint32             // intervals of silence during which a counter is sent as 0
+	kept      []float64          // by slot: the value of a kept gauge
 	seconds   float64            // of an interval
+
+	keptExpiry uint32 // as expiry, for kept gauges
 
 	suffixes []aggregate // what is sent of a histogram
 	percents []int       // ascending
@@ -44,6 +47,8 @@ func newFlusher(a *Aggregator) *flusher {
 		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
 		seconds:  a.cfg.FlushInterval.Seconds(),
 		own:      newOwnSeries(a),
+
+		keptExpiry: intervalsIn(a.cfg.Expiry.KeptGauge, a.cfg.FlushInterval),
 	}
 	for _, name := range a.cfg.Histogram.Aggregates {
 		f.suffixes = append(f.suffixes, f.aggregateNamed(name))
@@ -102,7 +107,9 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	mergeFamily(&m, sets, func(c *columns) *column[set] { return &c.sets }, m.set)
 	mergeFamily(&m, histograms, func(c *columns) *column[histogram] { return &c.histograms }, m.histogram)
 	mergeFamily(&m, distributions, func(c *columns) *column[distribution] { return &c.distributions }, m.distribution)
+	mergeFamily(&m, keptGauges, func(c *columns) *column[keptGauge] { return &c.keptGauges }, m.keptGauge)
 	f.sizes.series, f.sizes.sketches = len(b.Series), len(b.Sketches)
+	m.takePassed()
 	f.expire()
 
 	f.mu.Lock()
@@ -117,9 +124,10 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	f.mu.Unlock()
 
 	if own != nil {
+		before := b.Points()
 		f.own.add(b, own)
 		f.mu.Lock()
-		f.stats.Points += b.Points() - uint64(f.sizes.series+f.sizes.sketches)
+		f.stats.Points += b.Points() - before
 		f.mu.Unlock()
 	}
 	return b
@@ -215,6 +223,27 @@ func (m *merge) gauge(at cell, parts []*gauge) bool {
 	return true
 }
 
+// keptGauge sends the value in every interval until the context is forgotten.
+func (m *merge) keptGauge(at cell, parts []*keptGauge) bool {
+	if grow := int(at.slot) + 1 - len(m.kept); grow > 0 {
+		m.kept = append(m.kept, make([]float64, grow)...)
+	}
+	sampled := false
+	for _, p := range parts {
+		sampled = sampled || !p.empty()
+	}
+	if sampled {
+		m.kept[at.slot] = level(m.kept[at.slot], parts)
+		resetAll(parts, (*keptGauge).reset)
+	} else {
+		releaseAll(at, parts, (*keptGauge).release)
+	}
+	if sampled || at.seen != 0 {
+		m.emit(*at.context, "", m.kept[at.slot], metric.GaugeType)
+	}
+	return sampled
+}
+
 func (m *merge) set(at cell, parts []*set) bool {
 	all := united(parts, (*set).empty, (*set).merge)
 	if all == nil {
@@ -238,7 +267,11 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 	if all.folded != nil {
 		m.stats.FoldedHistograms++
 	}
-	s := all.summarize(m.percents, m.percentiles[:0])
+	summarize := all.summarize
+	if (*at.context).Kind() == metric.ClassicTimer {
+		summarize = all.summarizeClassic
+	}
+	s := summarize(m.percents, m.percentiles[:0])
 	m.percentiles = s.percentiles
 	for i := range m.suffixes {
 		a := &m.suffixes[i]

@@ -27,7 +27,8 @@ var update = flag.Bool("update", false, "rewrite the expected batches in testdat
 // the aggregator makes of lines. A script starts at midnight; its commands are
 //
 //	config KEY VALUE    before anything else
-//	send LINE           by reader 0; "send/1 LINE" by reader 1
+//	send LINE           by reader 0; "send/1 LINE" by reader 1; "send@box LINE" by
+//	                    reader 0 from a container that the socket knows as "box"
 //	advance DURATION    lets time pass
 //	stop                ends the agent
 //
@@ -73,6 +74,7 @@ func runScript(t *testing.T, text string) string {
 func runOne(t *testing.T, script string, out *bytes.Buffer) {
 	cfg := aggregator.DefaultConfig()
 	cfg.Hostname = "web-1"
+	lines := parser.DefaultConfig()
 	var h *harness
 	for _, line := range strings.Split(strings.TrimSuffix(script, "\n"), "\n") {
 		if strings.HasPrefix(line, "    ") {
@@ -84,22 +86,29 @@ func runOne(t *testing.T, script string, out *bytes.Buffer) {
 			continue
 		}
 		if command == "config" {
-			configure(t, &cfg, argument)
+			configure(t, &cfg, &lines, argument)
 			continue
 		}
 		if h == nil {
 			if err := cfg.Validate(); err != nil {
 				t.Fatal(err)
 			}
-			h = start(cfg)
+			h = start(cfg, parser.New(lines))
 		}
 		switch command {
-		case "send", "send/1":
+		case "send", "send/1", "send@box":
 			text, err := strconv.Unquote(`"` + strings.ReplaceAll(argument, `"`, `\"`) + `"`)
 			if err != nil {
 				t.Fatalf("%q: %v", argument, err)
 			}
-			h.send(len(command)-len("send")-1+btoi(command == "send"), text)
+			reader, sender := 0, ""
+			switch command {
+			case "send/1":
+				reader = 1
+			case "send@box":
+				sender = "box"
+			}
+			h.send(reader, sender, text)
 		case "advance":
 			d, err := time.ParseDuration(argument)
 			if err != nil {
@@ -121,14 +130,7 @@ func runOne(t *testing.T, script string, out *bytes.Buffer) {
 	}
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func configure(t *testing.T, cfg *aggregator.Config, argument string) {
+func configure(t *testing.T, cfg *aggregator.Config, lines *parser.Config, argument string) {
 	key, value, _ := strings.Cut(argument, " ")
 	duration := func() time.Duration {
 		d, err := time.ParseDuration(value)
@@ -144,6 +146,14 @@ func configure(t *testing.T, cfg *aggregator.Config, argument string) {
 		cfg.Expiry.Context = duration()
 	case "expiry.zero_fill":
 		cfg.Expiry.ZeroFill = duration()
+	case "expiry.kept_gauge":
+		cfg.Expiry.KeptGauge = duration()
+	case "dialect":
+		lines.Dialect = value
+	case "tag_style":
+		lines.TagStyle = value
+	case "origin.as_tags":
+		cfg.Origin.AsTags = strings.Fields(value)
 	case "namespace":
 		cfg.Namespace = value
 	case "tags":
@@ -173,15 +183,17 @@ func configure(t *testing.T, cfg *aggregator.Config, argument string) {
 // harness is a running aggregator with two readers.
 type harness struct {
 	*aggregator.Aggregator
+	parser  *parser.Parser
 	cancel  context.CancelFunc
 	batches chan *metric.Batch
 	done    chan struct{}
 }
 
-func start(cfg aggregator.Config) *harness {
+func start(cfg aggregator.Config, p *parser.Parser) *harness {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &harness{
-		Aggregator: aggregator.New(cfg, 2, parser.Describe, slog.New(slog.DiscardHandler)),
+		Aggregator: aggregator.New(cfg, []aggregator.Describe{p.Describe, p.Describe}, slog.New(slog.DiscardHandler)),
+		parser:     p,
 		cancel:     cancel,
 		batches:    make(chan *metric.Batch, 1000),
 		done:       make(chan struct{}),
@@ -193,10 +205,10 @@ func start(cfg aggregator.Config) *harness {
 	return h
 }
 
-func (h *harness) send(reader int, packet string) {
-	var lines metric.Lines
+func (h *harness) send(reader int, sender, packet string) {
+	lines := metric.Lines{Sender: sender}
 	buffer := []byte(packet)
-	parser.Packet(buffer, false, &lines)
+	h.parser.Packet(buffer, false, &lines)
 	h.Worker(reader).Add(&lines)
 	clear(buffer) // what the aggregator keeps, it must have copied
 }
@@ -240,6 +252,10 @@ func writeBatch(out *bytes.Buffer, b *metric.Batch) {
 		return text
 	}
 	for _, s := range b.Series {
+		stamp := stamp
+		if s.Time != 0 {
+			stamp = "@" + strconv.FormatInt(s.Time, 10)
+		}
 		unit := ""
 		if s.Unit() != "" {
 			unit = " " + s.Unit()
@@ -251,4 +267,21 @@ func writeBatch(out *bytes.Buffer, b *metric.Batch) {
 		fmt.Fprintf(out, "    %s distribution %s count %d sum %s min %s max %s avg %s keys %v counts %v%s\n", stamp, p.Context.Name(),
 			s.Count, number(s.Sum), number(s.Min), number(s.Max), number(s.Avg), s.Keys, s.Counts, about(p.Context))
 	}
+	for _, e := range b.Events {
+		fmt.Fprintf(out, "    @%d event %q %q %s %s host=%s", e.Time, e.Title, e.Text, e.Priority, e.AlertType, e.Host)
+		if e.AggregationKey != "" || e.SourceType != "" {
+			fmt.Fprintf(out, " key=%s source=%s", e.AggregationKey, e.SourceType)
+		}
+		fmt.Fprintln(out, hashed(e.Tags))
+	}
+	for _, c := range b.Checks {
+		fmt.Fprintf(out, "    @%d service check %s %s %q host=%s%s\n", c.Time, c.Name, c.Status, c.Message, c.Host, hashed(c.Tags))
+	}
+}
+
+func hashed(tags []string) (text string) {
+	for _, tag := range tags {
+		text += " #" + tag
+	}
+	return text
 }

@@ -27,12 +27,13 @@ func newHasher() *hasher {
 	return &hasher{start: [2]uint64{word(0), word(1)}, mask: [2]uint64{word(2), word(3)}}
 }
 
-// identity hashes a name and a tail.
+// identity hashes a name and a tail. salt tells apart what comes from different
+// senders; it is 0 or a hash made by bytes.
 //
 // Hot path: once per sample. BenchmarkAdd pays for the loop being written out.
-func (h *hasher) identity(name, tail []byte) (hash uint64, check uint32) {
+func (h *hasher) identity(name, tail []byte, salt uint64) (hash uint64, check uint32) {
 	length := uint64(len(name))<<32 | uint64(len(tail))
-	s, t := h.start[0]^length, h.start[1]-length
+	s, t := h.start[0]^length^salt, h.start[1]-length-salt
 	s, t = h.absorb(s, t, name)
 	s, t = h.absorb(s, t, tail)
 	return h.finish(s, t), uint32(t>>32) ^ uint32(t)

@@ -20,6 +20,7 @@ type histogram struct {
 	values  []float64
 	weights []float64 // parallel to values; nil while all of them weigh 1
 	folded  *foldedSamples
+	unseen  float64 // of a classic timer: how many more events the sample rates stand for
 }
 
 // foldedSamples is what is left of samples that were too many to keep.
@@ -70,6 +71,7 @@ func (h *histogram) fold() {
 
 // merge adds other's samples to h. It may fold either.
 func (h *histogram) merge(other *histogram) {
+	h.unseen += other.unseen
 	if h.folded == nil && other.folded == nil {
 		for i, v := range other.values {
 			weight := 1.0
@@ -147,6 +149,28 @@ func (h *histogram) summarize(percents []int, into []float64) summary {
 	s.avg = s.sum / s.weight
 
 	s.rank(n, percents, h.weightOf, func(i int) float64 { return h.values[i] })
+	return s
+}
+
+// summarizeClassic is summarize with the definitions of Etsy's statsd: the median
+// is the mean of the two in the middle, a percentile the greatest of so many of the
+// lowest, and a sample rate changes only how many events there were.
+func (h *histogram) summarizeClassic(percents []int, into []float64) summary {
+	s := h.summarize(percents, into)
+	s.weight += h.unseen
+	if h.folded != nil {
+		return s // these are estimates anyhow
+	}
+	n := len(h.values)
+	s.median = h.values[n/2]
+	if n%2 == 0 {
+		s.median = (h.values[n/2-1] + h.values[n/2]) / 2
+	}
+	for i, percent := range percents {
+		// Halves are rounded up, as JavaScript does.
+		share := int(math.Floor(float64(percent)/100*float64(n) + 0.5))
+		s.percentiles[i] = h.values[max(1, min(share, n))-1]
+	}
 	return s
 }
 

@@ -13,6 +13,7 @@ const (
 	opSet
 	opHistogram
 	opDistribution
+	opKeptGauge
 	opWeighted // index into a worker's weighted refs: samples sent at a rate
 )
 

@@ -91,7 +91,7 @@ func TestHashTellsApartWhatTheWireTellsApart(t *testing.T) {
 	}
 	seen := map[sum]string{}
 	add := func(name, tail string) {
-		hash, check := h.identity([]byte(name), []byte(tail))
+		hash, check := h.identity([]byte(name), []byte(tail), 0)
 		if before, dup := seen[sum{hash, check}]; dup && before != name+"\x00"+tail {
 			t.Errorf("%q and %q have one hash", before, name+"\x00"+tail)
 		}
@@ -112,8 +112,8 @@ func TestHashTellsApartWhatTheWireTellsApart(t *testing.T) {
 	for i := range 20 {
 		add("zero"+string(make([]byte, i)), "c")
 	}
-	hash1, check1 := h.identity([]byte("x"), []byte("c"))
-	hash2, check2 := newHasher().identity([]byte("x"), []byte("c"))
+	hash1, check1 := h.identity([]byte("x"), []byte("c"), 0)
+	hash2, check2 := newHasher().identity([]byte("x"), []byte("c"), 0)
 	if hash1 == hash2 && check1 == check2 {
 		t.Error("two processes hash alike: the key is not random")
 	}
@@ -139,7 +139,7 @@ func TestHashIsSpread(t *testing.T) {
 			var high, low [buckets]float64
 			for i := range n {
 				name, tail := text(i)
-				hash, _ := h.identity([]byte(name), []byte(tail))
+				hash, _ := h.identity([]byte(name), []byte(tail), 0)
 				if tail == "" {
 					hash = h.bytes([]byte(name))
 				}
@@ -164,6 +164,6 @@ func BenchmarkHash(b *testing.B) {
 	h := newHasher()
 	name, tail := []byte("http.server.requests"), []byte("c|#env:prod,route:checkout,status:200,region:eu")
 	for b.Loop() {
-		h.identity(name, tail)
+		h.identity(name, tail, 0)
 	}
 }

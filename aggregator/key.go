@@ -14,43 +14,124 @@ type identityScratch struct {
 	key  []byte
 }
 
+// naming is what the configuration adds to names and tags.
+type naming struct {
+	host       string // the agent's own
+	namespace  string // with its dot
+	tags       [][]byte
+	originTags []string // which of metric.OriginTags
+}
+
 var (
-	hostTag   = []byte("host:")
-	deviceTag = []byte("device:")
+	hostTag     = []byte("host:")
+	deviceTag   = []byte("device:")
+	internalTag = []byte("dd.internal.")
+	entityTag   = []byte("dd.internal.entity_id:")
+	cardTag     = []byte("dd.internal.card:")
+	jmxTag      = []byte("dd.internal.jmx_check_name:")
 )
 
 // contextKey returns the canonical key of an identity's context: with the
-// namespace before the name, the configured tags added, the tags sorted without
-// repeats, and the last host and device tag taken out of them. It is valid until
-// the next call.
-func (k *identityScratch) contextKey(id *metric.Identity, agentHost, namespace string, configured [][]byte) []byte {
+// namespace before the name, the configured tags and those of the origin added, the
+// tags sorted without repeats, and the last host and device tag taken out of them.
+// sender is the container it came from, "" if that is not known. The key is valid
+// until the next call.
+func (k *identityScratch) contextKey(id *metric.Identity, sender string, n *naming) []byte {
 	var host metric.Host
 	var device []byte
-	tags := append(k.tags[:0], configured...)
+	origin := id.Origin
+	tags := append(k.tags[:0], n.tags...)
 	for _, tag := range id.Tags {
 		switch {
 		case bytes.HasPrefix(tag, hostTag):
 			host = metric.Host{Explicit: true, Name: tag[len(hostTag):]}
 		case bytes.HasPrefix(tag, deviceTag):
 			device = tag[len(deviceTag):]
+		case bytes.HasPrefix(tag, internalTag) && originTag(tag, &origin):
 		default:
 			tags = append(tags, tag)
 		}
 	}
-	if host.Explicit && string(host.Name) == agentHost {
+	if host.Explicit && string(host.Name) == n.host {
 		host = metric.Host{} // named or not, it is the same host
 	}
+	tags = appendOriginTags(tags, origin, sender, n)
 	slices.SortFunc(tags, bytes.Compare)
 	k.tags = tags
 	tags = slices.CompactFunc(tags, bytes.Equal)
 
 	name := id.Name
-	if namespace != "" && !exemptFromNamespace(name) {
-		k.name = append(append(k.name[:0], namespace...), name...)
+	if n.namespace != "" && !exemptFromNamespace(name) {
+		k.name = append(append(k.name[:0], n.namespace...), name...)
 		name = k.name
 	}
 	k.key = metric.AppendContextKey(k.key[:0], id.Kind, name, host, device, tags)
 	return k.key
+}
+
+// originTag takes a tag that is not meant for Datadog but says where the line comes
+// from, as Datadog's clients write it, and reports whether it is one.
+func originTag(tag []byte, o *metric.Origin) bool {
+	switch {
+	case bytes.HasPrefix(tag, entityTag):
+		if uid := tag[len(entityTag):]; string(uid) == "none" {
+			o.Cardinality = uid // it asks for no tags
+		} else {
+			o.PodUID = uid
+		}
+	case bytes.HasPrefix(tag, cardTag):
+		if len(o.Cardinality) == 0 {
+			o.Cardinality = tag[len(cardTag):]
+		}
+	case bytes.HasPrefix(tag, jmxTag):
+	default:
+		return false
+	}
+	return true
+}
+
+// appendOriginTags appends the tags of an origin that are asked for. What the socket
+// says of the sender goes before what the line says.
+func appendOriginTags(tags [][]byte, origin metric.Origin, sender string, n *naming) [][]byte {
+	if len(n.originTags) == 0 {
+		return tags
+	}
+	if sender != "" {
+		origin.Container = []byte(sender)
+	}
+	return origin.AppendTags(tags, n.originTags)
+}
+
+// messageTags returns the host and the tags of an event or a service check: "h:"
+// goes before a host tag, and that before the agent's own.
+func (k *identityScratch) messageTags(host string, sent []string, origin metric.Origin, sender string, n *naming) (string, []string) {
+	tagged, fromTag := "", false
+	tags := append(k.tags[:0], n.tags...)
+	for _, tag := range sent {
+		b := []byte(tag)
+		switch {
+		case bytes.HasPrefix(b, hostTag):
+			tagged, fromTag = tag[len(hostTag):], true
+		case bytes.HasPrefix(b, internalTag) && originTag(b, &origin):
+		default:
+			tags = append(tags, b)
+		}
+	}
+	switch {
+	case host != "":
+	case fromTag:
+		host = tagged
+	default:
+		host = n.host
+	}
+	tags = appendOriginTags(tags, origin, sender, n)
+	slices.SortFunc(tags, bytes.Compare)
+	k.tags = tags
+	var all []string
+	for _, tag := range slices.CompactFunc(tags, bytes.Equal) {
+		all = append(all, string(tag))
+	}
+	return host, all
 }
 
 // exemptFromNamespace reports whether a name keeps its own prefix. The list is

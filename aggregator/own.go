@@ -32,7 +32,7 @@ type ownState struct {
 
 func newOwnSeries(a *Aggregator) ownSeries {
 	return ownSeries{
-		tags:     a.tags,
+		tags:     a.naming.tags,
 		seconds:  a.cfg.FlushInterval.Seconds(),
 		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
 		known:    map[ownKey]*ownState{},
@@ -76,7 +76,7 @@ func (o *ownSeries) state(r metric.Reading) *ownState {
 		id.Tags = append(id.Tags, []byte(tag))
 	}
 	var scratch identityScratch
-	s := &ownState{context: metric.NewContext(scratch.contextKey(&id, "", "", o.tags))}
+	s := &ownState{context: metric.NewContext(scratch.contextKey(&id, "", &naming{tags: o.tags}))}
 	o.known[key] = s
 	return s
 }

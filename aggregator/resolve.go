@@ -10,41 +10,56 @@ import (
 // where samples of this identity go and remembers it.
 //
 // Slow path: once per identity, and once per sample of identities that are
-// rejected, refused or find no room in the table, none of which is remembered.
-func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32, now int64) {
+// rejected, refused, have a time or find no room in the table, none of which is
+// remembered.
+func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 	// An earlier sample of the same window may have been the first.
 	if r := w.identities.lookup(hash, check); r != 0 {
-		w.add(r, s, now)
+		w.add(r, s)
 		return
 	}
-	if why := w.aggregator.describe(s, &w.id); why != metric.Accepted {
+	if why := w.describe(s, &w.id); why != metric.Accepted {
 		w.stats.samples--
 		w.stats.rejected[why]++
 		w.aggregator.example(why, s.Line)
 		return
 	}
+	if bytes.HasPrefix(w.id.Name, ownPrefixBytes) {
+		w.stats.refused[metric.ReservedName]++
+		return
+	}
+	if w.id.Time != 0 {
+		switch w.id.Kind {
+		case metric.Counter, metric.Gauge, metric.KeptGauge:
+			w.pass(s)
+			return
+		}
+		w.stats.ignoredTimes++
+	}
 	w.stats.resolved++
-	r, why := w.resolve(&w.id)
-	if why != metric.Accepted {
-		w.stats.refused[why]++
+	r, ok := w.resolve(&w.id)
+	if !ok {
+		w.stats.refused[metric.ContextLimit]++
 		return
 	}
 
-	remember := w.identities.count < w.aggregator.maxIdentities
-	if !remember {
+	remember := w.id.Time == 0 // or else it will hardly come again
+	if remember && w.identities.count >= w.aggregator.maxIdentities {
+		remember = false
 		w.stats.unremembered++
 	}
 	if weight := 1 / w.id.Rate; weight != 1 && heedsRate(r.op()) {
+		to := weightedRef{r, weight, w.id.Kind == metric.ClassicTimer}
 		if remember {
-			w.identities.insert(hash, check, w.weigh(r, weight))
+			w.identities.insert(hash, check, w.weigh(to))
 		}
-		w.addWeighted(r, s, weight)
+		w.addWeighted(to, s)
 		return
 	}
 	if remember {
 		w.identities.insert(hash, check, r)
 	}
-	w.add(r, s, now)
+	w.add(r, s)
 }
 
 // heedsRate reports whether a sample rate changes what a sample counts for.
@@ -52,29 +67,26 @@ func heedsRate(o op) bool {
 	return o == opCounter || o == opHistogram || o == opDistribution
 }
 
-// weigh returns a ref that adds to r with a weight.
-func (w *Worker) weigh(r ref, weight float64) ref {
+// weigh returns a ref that adds with a weight.
+func (w *Worker) weigh(to weightedRef) ref {
 	if n := len(w.freeWeight); n > 0 {
 		i := w.freeWeight[n-1]
 		w.freeWeight = w.freeWeight[:n-1]
-		w.weighted[i] = weightedRef{r, weight}
+		w.weighted[i] = to
 		return makeRef(opWeighted, i)
 	}
-	w.weighted = append(w.weighted, weightedRef{r, weight})
+	w.weighted = append(w.weighted, to)
 	return makeRef(opWeighted, uint32(len(w.weighted)-1))
 }
 
-// resolve finds or makes the context of an identity.
-func (w *Worker) resolve(id *metric.Identity) (ref, metric.Reason) {
-	if bytes.HasPrefix(id.Name, ownPrefixBytes) {
-		return 0, metric.ReservedName
-	}
-	a := w.aggregator
-	key := w.scratch.contextKey(id, a.cfg.Hostname, a.namespace, a.tags)
+// resolve finds or makes the context of an identity; ok is false if there are too
+// many.
+func (w *Worker) resolve(id *metric.Identity) (r ref, ok bool) {
+	key := w.scratch.contextKey(id, w.lines.Sender, &w.aggregator.naming)
 	f := familyOf(id.Kind)
-	slot, ok := a.contexts.slotOf(f, key, w.number)
+	slot, ok := w.aggregator.contexts.slotOf(f, key, w.number)
 	if !ok {
-		return 0, metric.ContextLimit
+		return 0, false
 	}
-	return makeRef(opOf(f), slot), metric.Accepted
+	return makeRef(opOf(f), slot), true
 }

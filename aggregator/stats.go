@@ -8,14 +8,21 @@ import (
 
 // Stats is a snapshot of what the aggregator counted since it was made.
 //
-// In every snapshot lines = samples + rejected, and samples = aggregated +
-// refused.
+// In every snapshot lines = samples + events + checks + rejected, and samples =
+// aggregated + passed + refused.
 type Stats struct {
 	Lines      uint64
 	Rejected   [metric.Reasons]uint64 // lines, by the parser's reasons
 	Samples    uint64
 	Aggregated uint64
+	Passed     uint64                 // samples with a time of their own
 	Refused    [metric.Reasons]uint64 // samples, by the aggregator's reasons
+
+	Events        uint64
+	Checks        uint64 // service checks
+	RefusedEvents uint64 // of Events, those beyond what an interval may hold
+	RefusedChecks uint64 // of Checks, likewise
+	IgnoredTimes  uint64 // samples with a time that were aggregated as if they had none
 
 	Resolved     uint64 // identities met for the first time
 	Unremembered uint64 // of these, those the table had no room for
@@ -46,6 +53,12 @@ func (a *Aggregator) Stats() Stats {
 		w.mu.Lock()
 		s.Lines += w.stats.lines
 		s.Samples += w.stats.samples
+		s.Events += w.stats.events
+		s.Checks += w.stats.checks
+		s.Passed += w.stats.passed
+		s.RefusedEvents += w.stats.refusedEvents
+		s.RefusedChecks += w.stats.refusedChecks
+		s.IgnoredTimes += w.stats.ignoredTimes
 		s.Resolved += w.stats.resolved
 		s.Unremembered += w.stats.unremembered
 		s.Identities += w.identities.count
@@ -55,7 +68,7 @@ func (a *Aggregator) Stats() Stats {
 		}
 		w.mu.Unlock()
 	}
-	s.Aggregated = s.Samples
+	s.Aggregated = s.Samples - s.Passed
 	for _, n := range s.Refused {
 		s.Aggregated -= n
 	}
@@ -76,6 +89,12 @@ func (a *Aggregator) Readings(dst []metric.Reading) []metric.Reading {
 	total("lines", s.Lines)
 	total("samples", s.Samples)
 	total("samples.aggregated", s.Aggregated)
+	total("samples.passed", s.Passed)
+	total("samples.timestamp_ignored", s.IgnoredTimes)
+	total("events", s.Events)
+	total("events.refused", s.RefusedEvents)
+	total("service_checks", s.Checks)
+	total("service_checks.refused", s.RefusedChecks)
 	for why := range metric.Reasons {
 		tag := "reason:" + why.String()
 		if why.Rejects() {

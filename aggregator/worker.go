@@ -22,10 +22,15 @@ const maxIdentitiesPerContext = 2
 type Worker struct {
 	aggregator *Aggregator
 	number     int
+	describe   Describe
 
 	// Scratch, to be reused.
 	id      metric.Identity
 	scratch identityScratch
+	lines   *metric.Lines // under way, their packed values
+	now     int64         // when they came
+	salt    uint64        // of their sender
+	passing map[string]*metric.Context
 	hashes  [window]uint64
 	checks  [window]uint32
 	refs    [window]ref
@@ -41,25 +46,33 @@ type Worker struct {
 
 // weightedRef is where samples sent at a rate below 1 go.
 type weightedRef struct {
-	ref    ref
-	weight float64 // 1/rate
+	ref     ref
+	weight  float64 // 1/rate
+	classic bool    // the weight counts events, and nothing else
 }
 
 // workerStats counts what became of a worker's lines. All of a batch is counted
 // under one lock, so that the sums are right whenever one looks.
 type workerStats struct {
-	lines        uint64
-	samples      uint64 // accepted lines; aggregated + refused
-	refused      [metric.Reasons]uint64
-	rejected     [metric.Reasons]uint64
-	resolved     uint64 // identities met for the first time
-	unremembered uint64 // of these, how many the table had no room for
+	lines                        uint64
+	samples                      uint64 // accepted metric lines; aggregated + passed + refused
+	passed                       uint64 // samples with a time of their own
+	ignoredTimes                 uint64 // samples aggregated as if they had none
+	events                       uint64 // those refused included
+	checks                       uint64 // those refused included
+	refusedEvents, refusedChecks uint64
+	refused                      [metric.Reasons]uint64
+	rejected                     [metric.Reasons]uint64
+	resolved                     uint64 // identities met for the first time
+	unremembered                 uint64 // of these, how many the table had no room for
 }
 
-func newWorker(a *Aggregator, number int) *Worker {
+func newWorker(a *Aggregator, number int, describe Describe) *Worker {
 	return &Worker{
 		aggregator: a,
 		number:     number,
+		describe:   describe,
+		passing:    map[string]*metric.Context{},
 		identities: newIdentities(),
 		active:     newColumns(),
 		spare:      newColumns(),
@@ -71,7 +84,12 @@ func newWorker(a *Aggregator, number int) *Worker {
 // Hot path: once per batch of packets. No allocation for identities that are
 // known; TestAddDoesNotAllocate checks.
 func (w *Worker) Add(lines *metric.Lines) {
-	now := int64(time.Since(w.aggregator.started)) + 1
+	w.lines = lines
+	w.now = int64(time.Since(w.aggregator.started)) + 1
+	w.salt = 0
+	if lines.Sender != "" {
+		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
@@ -85,8 +103,11 @@ func (w *Worker) Add(lines *metric.Lines) {
 	}
 	for samples := lines.Samples; len(samples) > 0; {
 		n := min(window, len(samples))
-		w.addWindow(samples[:n], now)
+		w.addWindow(samples[:n])
 		samples = samples[n:]
+	}
+	if len(lines.Events)+len(lines.Checks) > 0 {
+		w.addMessages(lines)
 	}
 }
 
@@ -95,11 +116,12 @@ func (w *Worker) Add(lines *metric.Lines) {
 // works on many samples at once (BenchmarkAdd, 1 M contexts).
 //
 // Hot path.
-func (w *Worker) addWindow(samples []metric.Sample, now int64) {
+func (w *Worker) addWindow(samples []metric.Sample) {
 	hashes, checks, refs := w.hashes[:len(samples)], w.checks[:len(samples)], w.refs[:len(samples)]
+	salt := w.salt
 	for i := range samples {
 		s := &samples[i]
-		hashes[i], checks[i] = w.aggregator.hasher.identity(s.Name(), s.TailBytes())
+		hashes[i], checks[i] = w.aggregator.hasher.identity(s.Name(), s.TailBytes(), salt)
 	}
 	for i := range refs {
 		refs[i] = w.identities.lookup(hashes[i], checks[i])
@@ -107,70 +129,75 @@ func (w *Worker) addWindow(samples []metric.Sample, now int64) {
 	for i, r := range refs {
 		s := &samples[i]
 		if r == 0 {
-			w.addUnknown(s, hashes[i], checks[i], now)
+			w.addUnknown(s, hashes[i], checks[i])
 			continue
 		}
-		w.add(r, s, now)
+		w.add(r, s)
 	}
 }
 
 // add adds the values of one sample whose place is known.
 //
 // Hot path: once per sample.
-func (w *Worker) add(r ref, s *metric.Sample, now int64) {
+func (w *Worker) add(r ref, s *metric.Sample) {
 	switch r.op() {
 	case opCounter:
 		sum := w.active.counters.at(r.index())
 		*sum += s.Value
-		for _, v := range s.More {
+		for _, v := range w.lines.Packed(s) {
 			*sum += v
 		}
 	case opGauge:
 		v := s.Value
-		if n := len(s.More); n > 0 {
-			v = s.More[n-1]
+		if packed := w.lines.Packed(s); len(packed) > 0 {
+			v = packed[len(packed)-1]
 		}
-		*w.active.gauges.at(r.index()) = gauge{v, now}
+		*w.active.gauges.at(r.index()) = gauge{v, w.now}
 	case opSet:
 		w.active.sets.at(r.index()).add(w.aggregator.hasher.bytes(s.Member()))
 	case opHistogram:
 		h := w.active.histograms.at(r.index())
 		h.add(s.Value, 1)
-		for _, v := range s.More {
+		for _, v := range w.lines.Packed(s) {
 			h.add(v, 1)
 		}
 	case opDistribution:
 		d := w.active.distributions.at(r.index())
 		d.add(s.Value)
-		for _, v := range s.More {
+		for _, v := range w.lines.Packed(s) {
 			d.add(v)
 		}
+	case opKeptGauge:
+		w.active.keptGauges.at(r.index()).add(s, w.lines.Packed(s), w.now)
 	case opWeighted:
-		to := w.weighted[r.index()]
-		w.addWeighted(to.ref, s, to.weight)
+		w.addWeighted(w.weighted[r.index()], s)
 	}
 }
 
-// addWeighted adds the values of a sample of which each stands for weight
-// events.
-func (w *Worker) addWeighted(r ref, s *metric.Sample, weight float64) {
-	switch r.op() {
+// addWeighted adds the values of a sample of which each stands for several events.
+func (w *Worker) addWeighted(to weightedRef, s *metric.Sample) {
+	index, weight := to.ref.index(), to.weight
+	switch to.ref.op() {
 	case opCounter:
-		sum := w.active.counters.at(r.index())
+		sum := w.active.counters.at(index)
 		*sum += s.Value * weight
-		for _, v := range s.More {
+		for _, v := range w.lines.Packed(s) {
 			*sum += v * weight
 		}
 	case opHistogram:
-		h := w.active.histograms.at(r.index())
+		h := w.active.histograms.at(index)
+		if to.classic {
+			h.unseen += (weight - 1) * float64(1+len(w.lines.Packed(s)))
+			weight = 1
+		}
 		h.add(s.Value, weight)
-		for _, v := range s.More {
+		for _, v := range w.lines.Packed(s) {
 			h.add(v, weight)
 		}
 	case opDistribution:
-		d := w.active.distributions.at(r.index())
+		d := w.active.distributions.at(index)
 		d.addWeighted(s.Value, weight)
-		for _, v := range s.More {
+		for _, v := range w.lines.Packed(s) {
 			d.addWeighted(v, weight)
 		}
 	default:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,16 +17,23 @@ import (
 	"github.com/weir-agent/weir/parser"
 )
 
+var dogstatsd = parser.New(parser.DefaultConfig())
+
+// describers returns the describers of so many workers.
+func describers(workers int) []aggregator.Describe {
+	return slices.Repeat([]aggregator.Describe{dogstatsd.Describe}, workers)
+}
+
 func TestAddDoesNotAllocate(t *testing.T) {
 	for _, kind := range []string{"c", "g", "s", "h", "ms", "d", "c|@0.5", "h|@0.5", "d|@0.5"} {
 		t.Run(kind, func(t *testing.T) {
-			a := aggregator.New(aggregator.DefaultConfig(), 1, parser.Describe, slog.New(slog.DiscardHandler))
+			a := aggregator.New(aggregator.DefaultConfig(), describers(1), slog.New(slog.DiscardHandler))
 			var lines metric.Lines
 			var packet strings.Builder
 			for i := range 50 {
 				fmt.Fprintf(&packet, "metric.%d:%d|%s|#env:prod,team:web\n", i%10, i, kind)
 			}
-			parser.Packet([]byte(packet.String()), false, &lines)
+			dogstatsd.Packet([]byte(packet.String()), false, &lines)
 			w := a.Worker(0)
 			// Histograms keep their samples until the interval ends: let them grow.
 			for range 2000 {
@@ -49,7 +57,7 @@ func TestTotalsUnderLoad(t *testing.T) {
 		cfg.Expiry.ZeroFill = time.Second
 		cfg.Cardinality.MaxContexts = 3000
 		const readers, packets, perPacket = 3, 2000, 20
-		a := aggregator.New(cfg, readers, parser.Describe, slog.New(slog.DiscardHandler))
+		a := aggregator.New(cfg, describers(readers), slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		batches := make(chan *metric.Batch, 1)
 		go func() {
@@ -87,7 +95,7 @@ func TestTotalsUnderLoad(t *testing.T) {
 						}
 					}
 					lines.Reset()
-					parser.Packet([]byte(text.String()), false, &lines)
+					dogstatsd.Packet([]byte(text.String()), false, &lines)
 					a.Worker(reader).Add(&lines)
 					time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
 					if packet%10 == 0 {
@@ -144,10 +152,10 @@ func checkBooks(t *testing.T, s aggregator.Stats) {
 		rejected += s.Rejected[why]
 		refused += s.Refused[why]
 	}
-	if s.Lines != s.Samples+rejected {
+	if s.Lines != s.Samples+s.Events+s.Checks+rejected {
 		t.Errorf("lines %d != samples %d + rejected %d", s.Lines, s.Samples, rejected)
 	}
-	if s.Samples != s.Aggregated+refused {
+	if s.Samples != s.Aggregated+s.Passed+refused {
 		t.Errorf("samples %d != aggregated %d + refused %d", s.Samples, s.Aggregated, refused)
 	}
 }
@@ -157,16 +165,16 @@ func checkBooks(t *testing.T, s aggregator.Stats) {
 func TestFloodOfNewContextsIsBounded(t *testing.T) {
 	cfg := aggregator.DefaultConfig()
 	cfg.Cardinality.MaxContexts = 1000
-	a := aggregator.New(cfg, 1, parser.Describe, slog.New(slog.DiscardHandler))
+	a := aggregator.New(cfg, describers(1), slog.New(slog.DiscardHandler))
 	var lines metric.Lines
 	for i := range 10_000 {
 		lines.Reset()
-		parser.Packet(fmt.Appendf(nil, "flood:1|c|#request_id:%d", i), false, &lines)
+		dogstatsd.Packet(fmt.Appendf(nil, "flood:1|c|#request_id:%d", i), false, &lines)
 		a.Worker(0).Add(&lines)
 	}
 	for i := range 10_000 { // one context, spelled in ever new ways
 		lines.Reset()
-		parser.Packet(fmt.Appendf(nil, "flood:1|c|#request_id:1|x%d", i), false, &lines)
+		dogstatsd.Packet(fmt.Appendf(nil, "flood:1|c|#request_id:1|x%d", i), false, &lines)
 		a.Worker(0).Add(&lines)
 	}
 	s := a.Stats()
@@ -182,9 +190,9 @@ func TestFloodOfNewContextsIsBounded(t *testing.T) {
 // Of two points with one name and time Datadog keeps one: clients must not be able
 // to overwrite what the agent says of itself.
 func TestOwnNamesAreRefused(t *testing.T) {
-	a := aggregator.New(aggregator.DefaultConfig(), 1, parser.Describe, slog.New(slog.DiscardHandler))
+	a := aggregator.New(aggregator.DefaultConfig(), describers(1), slog.New(slog.DiscardHandler))
 	var lines metric.Lines
-	parser.Packet([]byte("weir.lines:1|c\nweir.lines:2|g|#a:b\nweird:1|c"), false, &lines)
+	dogstatsd.Packet([]byte("weir.lines:1|c\nweir.lines:2|g|#a:b\nweird:1|c"), false, &lines)
 	a.Worker(0).Add(&lines)
 	s := a.Stats()
 	checkBooks(t, s)
@@ -201,7 +209,7 @@ func TestOwnReadingsBecomeSeries(t *testing.T) {
 		cfg.Namespace = "shop"
 		cfg.Tags = []string{"env:prod"}
 		cfg.Expiry.ZeroFill = 2 * cfg.FlushInterval
-		a := aggregator.New(cfg, 1, parser.Describe, slog.New(slog.DiscardHandler))
+		a := aggregator.New(cfg, describers(1), slog.New(slog.DiscardHandler))
 		flushes, total := 0, 0.0
 		own := func(dst []metric.Reading) []metric.Reading {
 			if flushes++; flushes == 2 || flushes == 3 {

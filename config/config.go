@@ -15,12 +15,14 @@ import (
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
+	"github.com/weir-agent/weir/parser"
 )
 
 // Config is the whole configuration. The keys of a field marked squash stand at
 // the level of its parent.
 type Config struct {
 	Listen     listener.Config   `yaml:"listen"`
+	Parser     parser.Config     `yaml:",squash"`
 	Aggregator aggregator.Config `yaml:",squash"`
 	Forwarder  forwarder.Config  `yaml:",squash"`
 	Log        LogConfig         `yaml:"log"`
@@ -36,6 +38,7 @@ type LogConfig struct {
 func Default() Config {
 	return Config{
 		Listen:     listener.DefaultConfig(),
+		Parser:     parser.DefaultConfig(),
 		Aggregator: aggregator.DefaultConfig(),
 		Forwarder:  forwarder.DefaultConfig(),
 		Log:        LogConfig{Level: "info", Format: "text"},
@@ -45,7 +48,7 @@ func Default() Config {
 // faults returns what is wrong with the configuration.
 func (c *Config) faults() []error {
 	var all []error
-	for _, err := range []error{c.Listen.Validate(), c.Aggregator.Validate(), c.Forwarder.Validate()} {
+	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Forwarder.Validate()} {
 		all = append(all, flatten(err)...)
 	}
 	if _, err := c.Log.SlogLevel(); err != nil {

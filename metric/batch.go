@@ -55,7 +55,7 @@ type Series struct {
 // Unit returns the unit the value is in, "" if the client did not imply one: a
 // timer's aggregates are in milliseconds, except for how many there were.
 func (s *Series) Unit() string {
-	if s.Context.Kind() == Timer && s.Type == GaugeType {
+	if k := s.Context.Kind(); (k == Timer || k == ClassicTimer) && s.Type == GaugeType {
 		return "millisecond"
 	}
 	return ""

@@ -39,7 +39,7 @@ func BenchmarkPacket(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				lines.Reset()
-				Packet(packet, false, &lines)
+				dogstatsd.Packet(packet, false, &lines)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(count), "ns/line")
 		})
@@ -50,11 +50,11 @@ func BenchmarkDescribe(b *testing.B) {
 	for _, tail := range []string{"c", "c|#a:b,c:d,e:f", "ms|@0.5|#a:b,c:d,e:f|c:ci-83c0a99c0a54c0c187f461c7980e9b57"} {
 		b.Run(tail, func(b *testing.B) {
 			var lines metric.Lines
-			Packet([]byte("http.server.requests:1|"+tail), false, &lines)
+			dogstatsd.Packet([]byte("http.server.requests:1|"+tail), false, &lines)
 			var id metric.Identity
 			b.ReportAllocs()
 			for b.Loop() {
-				Describe(&lines.Samples[0], &id)
+				dogstatsd.Describe(&lines.Samples[0], &id)
 			}
 		})
 	}

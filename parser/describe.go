@@ -3,24 +3,35 @@ package parser
 import (
 	"bytes"
 	"math"
+	"strconv"
 
 	"github.com/weir-agent/weir/metric"
 )
 
 // Describe reads the tail of a sample into id, or returns why the line is to be
 // rejected after all. Fields may come in any order; of a repeated one the last
-// counts; empty and unknown ones are ignored.
-func Describe(sample *metric.Sample, id *metric.Identity) metric.Reason {
+// counts, but in the statsd dialect the first; empty and unknown ones are ignored.
+func (p *Parser) Describe(sample *metric.Sample, id *metric.Identity) metric.Reason {
 	id.Reset()
 	id.Name = sample.Name()
+	if p.splitName != nil {
+		if why := p.splitName(id.Name, id); why != metric.Accepted {
+			return why
+		}
+	}
+	inName := len(id.Tags)
 
 	//	page.views:1|c|@0.5|#env:prod,team:web
 	//	             ^
 	field, rest, more := cut(sample.TailBytes(), '|')
-	id.Kind = kindOf(field)
+	id.Kind = p.kindOf(field)
 	if id.Kind == 0 {
+		if len(bytes.TrimSpace(field)) == 0 {
+			return metric.NoKind
+		}
 		return metric.UnknownKind
 	}
+	rated, tagged := false, false
 	for more {
 		//	page.views:1|c|@0.5|#env:prod,team:web
 		//	               ^^^^ ^^^^^^^^^^^^^^^^^^
@@ -30,21 +41,38 @@ func Describe(sample *metric.Sample, id *metric.Identity) metric.Reason {
 		}
 		switch value := field[1:]; field[0] {
 		case '@':
+			if p.statsd && rated {
+				continue
+			}
+			rated = true
 			rate, why := sampleRate(value)
 			if why != metric.Accepted {
 				return why
 			}
 			id.Rate = rate
 		case '#':
-			id.Tags = splitTags(value, id.Tags[:0])
+			if p.statsd && tagged {
+				continue
+			}
+			tagged = true
+			id.Tags = splitTags(value, id.Tags[:inName])
 		case 'T':
-			return metric.UnsupportedTime
+			seconds, err := strconv.ParseInt(string(value), 10, 64)
+			if err != nil || seconds < 1 {
+				return metric.BadTimestamp
+			}
+			id.Time = seconds
+		case 'c', 'e':
+			originField(field, &id.Origin)
 		}
 	}
 	return metric.Accepted
 }
 
-func kindOf(field []byte) metric.Kind {
+func (p *Parser) kindOf(field []byte) metric.Kind {
+	if p.statsd {
+		return statsdKindOf(bytes.TrimSpace(field))
+	}
 	switch string(field) {
 	case "c":
 		return metric.Counter
@@ -56,6 +84,25 @@ func kindOf(field []byte) metric.Kind {
 		return metric.Histogram
 	case "ms":
 		return metric.Timer
+	case "d":
+		return metric.Distribution
+	}
+	return 0
+}
+
+// statsdKindOf is kindOf for the statsd dialect. "m", a meter, is what later
+// clients call a counter, and "h" what they call a timer of something else than
+// time.
+func statsdKindOf(field []byte) metric.Kind {
+	switch string(field) {
+	case "c", "m":
+		return metric.Counter
+	case "g":
+		return metric.KeptGauge
+	case "s":
+		return metric.Set
+	case "ms", "h":
+		return metric.ClassicTimer
 	case "d":
 		return metric.Distribution
 	}

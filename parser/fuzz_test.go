@@ -15,12 +15,6 @@ import (
 // lets strconv read every number.
 func referenceParse(line string) string {
 	reject := func(why metric.Reason) string { return "reject " + why.String() }
-	switch {
-	case strings.HasPrefix(line, "_e{"):
-		return reject(metric.UnsupportedEvent)
-	case strings.HasPrefix(line, "_sc"):
-		return reject(metric.UnsupportedCheck)
-	}
 	fields := strings.Split(line, "|")
 	name, value, hasValue := strings.Cut(fields[0], ":")
 	switch {
@@ -28,6 +22,8 @@ func referenceParse(line string) string {
 		return reject(metric.NoName)
 	case len(fields) == 1:
 		return reject(metric.NoKind)
+	case fields[0] == "":
+		return reject(metric.NoName)
 	case value == "":
 		return reject(metric.NoValue)
 	}
@@ -58,10 +54,13 @@ func referenceParse(line string) string {
 		"c": metric.Counter, "g": metric.Gauge, "s": metric.Set,
 		"h": metric.Histogram, "ms": metric.Timer, "d": metric.Distribution,
 	}[fields[1]]
+	if strings.TrimSpace(fields[1]) == "" {
+		return reject(metric.NoKind)
+	}
 	if !known {
 		return reject(metric.UnknownKind)
 	}
-	rate := 1.0
+	rate, seconds := 1.0, int64(0)
 	var tags []string
 	for _, field := range fields[2:] {
 		switch {
@@ -79,19 +78,23 @@ func referenceParse(line string) string {
 		case strings.HasPrefix(field, "#"):
 			tags = strings.Split(field[1:], ",")
 		case strings.HasPrefix(field, "T"):
-			return reject(metric.UnsupportedTime)
+			t, err := strconv.ParseInt(field[1:], 10, 64)
+			if err != nil || t < 1 {
+				return reject(metric.BadTimestamp)
+			}
+			seconds = t
 		}
 	}
-	return fmt.Sprintf("%d %q %v @%v %q", kind, name, values, rate, tags)
+	return fmt.Sprintf("%d %q %v @%v T%d %q", kind, name, values, rate, seconds, tags)
 }
 
 // flatten writes what the real parser made in the words of referenceParse.
-func flatten(s *metric.Sample, id *metric.Identity) string {
+func flatten(s *metric.Sample, packed []float64, id *metric.Identity) string {
 	var values []string
 	if id.Kind == metric.Set {
 		values = []string{strconv.Quote(string(s.Member()))}
 	} else {
-		for _, v := range append([]float64{s.Value}, s.More...) {
+		for _, v := range append([]float64{s.Value}, packed...) {
 			values = append(values, fmt.Sprint(v))
 		}
 	}
@@ -99,16 +102,16 @@ func flatten(s *metric.Sample, id *metric.Identity) string {
 	for _, tag := range id.Tags {
 		tags = append(tags, string(tag))
 	}
-	return fmt.Sprintf("%d %q %v @%v %q", id.Kind, id.Name, values, id.Rate, tags)
+	return fmt.Sprintf("%d %q %v @%v T%d %q", id.Kind, id.Name, values, id.Rate, id.Time, tags)
 }
 
 // encode writes a sample as the canonical line.
-func encode(s *metric.Sample, id *metric.Identity) []byte {
+func encode(s *metric.Sample, packed []float64, id *metric.Identity) []byte {
 	line := append([]byte{}, id.Name...)
 	if id.Kind == metric.Set {
 		line = append(append(line, ':'), s.Member()...)
 	} else {
-		for _, v := range append([]float64{s.Value}, s.More...) {
+		for _, v := range append([]float64{s.Value}, packed...) {
 			line = strconv.AppendFloat(append(line, ':'), v, 'g', -1, 64)
 		}
 	}
@@ -118,6 +121,9 @@ func encode(s *metric.Sample, id *metric.Identity) []byte {
 	}[id.Kind]
 	line = append(append(line, '|'), kind...)
 	line = strconv.AppendFloat(append(line, "|@"...), id.Rate, 'g', -1, 64)
+	if id.Time != 0 {
+		line = strconv.AppendInt(append(line, "|T"...), id.Time, 10)
+	}
 	if len(id.Tags) > 0 {
 		line = append(append(line, "|#"...), bytes.Join(id.Tags, []byte(","))...)
 	}
@@ -129,11 +135,11 @@ func FuzzLine(f *testing.F) {
 		f.Add([]byte(row.line))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		if len(line) == 0 || bytes.IndexByte(line, '\n') >= 0 {
+		if len(line) == 0 || bytes.IndexByte(line, '\n') >= 0 || bytes.HasPrefix(line, checkPrefix) {
 			return
 		}
 		before := bytes.Clone(line)
-		sample, id, why := parse(line)
+		sample, packed, id, why := parse(line)
 		if !bytes.Equal(line, before) {
 			t.Fatalf("%q was changed to %q", before, line)
 		}
@@ -144,7 +150,7 @@ func FuzzLine(f *testing.F) {
 			}
 			return
 		}
-		if got := flatten(sample, id); got != want {
+		if got := flatten(sample, packed, id); got != want {
 			t.Fatalf("%q\n      got %s\nreference %s", line, got, want)
 		}
 
@@ -154,50 +160,78 @@ func FuzzLine(f *testing.F) {
 		if !(id.Rate > 0 && id.Rate <= 1) || math.IsInf(1/id.Rate, 0) {
 			t.Errorf("%q: accepted with rate %v", line, id.Rate)
 		}
-		for _, v := range append([]float64{sample.Value}, sample.More...) {
+		for _, v := range append([]float64{sample.Value}, packed...) {
 			if math.IsNaN(v) || math.IsInf(v, 0) || (v == 0 && math.Signbit(v)) {
 				t.Errorf("%q: accepted with value %v", line, v)
 			}
 		}
 
-		again := encode(sample, id)
-		sample2, id2, why2 := parse(again)
+		again := encode(sample, packed, id)
+		sample2, packed2, id2, why2 := parse(again)
 		if why2 != metric.Accepted {
 			t.Fatalf("%q is accepted, its canonical form %q rejected: %s", line, again, why2)
 		}
-		if got := flatten(sample2, id2); got != want {
+		if got := flatten(sample2, packed2, id2); got != want {
 			t.Errorf("%q\nand its canonical form %q differ:\n%s\n%s", line, again, want, got)
 		}
 	})
 }
 
+// checkCount fails unless every line is accounted for.
+func checkCount(t *testing.T, packet []byte, l *metric.Lines) {
+	t.Helper()
+	sum := uint64(len(l.Samples) + len(l.Events) + len(l.Checks))
+	for _, n := range l.Rejected {
+		sum += n
+	}
+	if l.Count != sum {
+		t.Errorf("%q: %d lines, but %d samples, %d events, %d checks, rejected %v",
+			packet, l.Count, len(l.Samples), len(l.Events), len(l.Checks), l.Rejected)
+	}
+}
+
 // Lines are independent: what becomes of one does not depend on its neighbours,
-// and a packet cut short loses only its last line.
+// and a packet cut short loses only its last line. Only events may hold line
+// endings.
 func FuzzPacket(f *testing.F) {
 	f.Add([]byte("a:1|c\nb:2:3|d|#x\r\n\nbad\nc:x|s"), uint16(9))
 	f.Add([]byte("a:1|c\n"), uint16(6))
+	f.Add([]byte("_sc|a|1\n_e{1,1}:a|b\na:1|c"), uint16(20))
 	f.Fuzz(func(t *testing.T, packet []byte, at uint16) {
 		before := bytes.Clone(packet)
 		var got metric.Lines
-		Packet(packet, false, &got)
+		dogstatsd.Packet(packet, false, &got)
 		if !bytes.Equal(packet, before) {
 			t.Fatalf("%q was changed to %q", before, packet)
 		}
+		checkCount(t, packet, &got)
+
+		short := packet[:int(at)%(len(packet)+1)]
+		var cutLines metric.Lines
+		dogstatsd.Packet(short, true, &cutLines)
+		checkCount(t, short, &cutLines)
+		if len(short) > 0 && cutLines.Rejected[metric.Truncated] != 1 {
+			t.Errorf("%q cut: %d lines counted as truncated, want 1", short, cutLines.Rejected[metric.Truncated])
+		}
+		if bytes.HasPrefix(packet, eventPrefix) || bytes.Contains(packet, []byte("\n_e{")) {
+			return
+		}
 
 		var want []string
-		var count, rejected uint64
+		var rejected uint64
 		for _, line := range strings.Split(string(packet), "\n") {
 			line = strings.TrimSuffix(line, "\r")
 			if line == "" {
 				continue
 			}
-			count++
 			var one metric.Lines
-			if Line([]byte(line), &one) != metric.Accepted {
+			if dogstatsd.line([]byte(line), &one) != metric.Accepted {
 				rejected++
 				continue
 			}
-			want = append(want, string(one.Samples[0].Line))
+			if len(one.Samples) > 0 {
+				want = append(want, string(one.Samples[0].Line))
+			}
 		}
 		var names []string
 		for i := range got.Samples {
@@ -210,16 +244,8 @@ func FuzzPacket(f *testing.F) {
 		for _, n := range got.Rejected {
 			gotRejected += n
 		}
-		if got.Count != count || gotRejected != rejected || count != uint64(len(names))+rejected {
-			t.Errorf("%q: %d lines, %d samples, %d rejected; want %d lines, %d rejected",
-				packet, got.Count, len(names), gotRejected, count, rejected)
-		}
-
-		short := packet[:int(at)%(len(packet)+1)]
-		var cutLines metric.Lines
-		Packet(short, true, &cutLines)
-		if len(short) > 0 && cutLines.Rejected[metric.Truncated] != 1 {
-			t.Errorf("%q cut: %d lines counted as truncated, want 1", short, cutLines.Rejected[metric.Truncated])
+		if gotRejected != rejected {
+			t.Errorf("%q: %d rejected, want %d", packet, gotRejected, rejected)
 		}
 		for i := range cutLines.Samples {
 			if got, want := cutLines.Samples[i].Line, got.Samples[i].Line; !bytes.Equal(got, want) {

@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 	"unsafe"
@@ -60,6 +61,19 @@ func number(b []byte) (value float64, n int, ok bool) {
 		value = -value
 	}
 	return value, i, true
+}
+
+// statsdNumber is anyNumber for the statsd dialect, which takes what JavaScript
+// does: blanks around a number, and whole numbers with the prefixes 0x, 0o and 0b.
+func statsdNumber(b []byte) (float64, metric.Reason) {
+	b = bytes.TrimSpace(b)
+	value, why := anyNumber(b)
+	if why == metric.BadValue && len(b) > 2 && b[0] == '0' {
+		if n, err := strconv.ParseUint(string(b), 0, 64); err == nil {
+			return float64(n), metric.Accepted
+		}
+	}
+	return value, why
 }
 
 // anyNumber reads all of b as a number in any form that strconv.ParseFloat

@@ -1,21 +1,28 @@
 // Package parser reads the StatsD and DogStatsD wire format.
 //
 //	packet = line *( "\n" line ) [ "\n" ]
-//	line   = name ":" value *( ":" value ) "|" kind *( "|" field )
+//	line   = metric / event / check
+//	metric = name ":" value *( ":" value ) "|" kind *( "|" field )
 //	kind   = "c" / "g" / "h" / "ms" / "d" / "s"
-//	field  = "@" rate / "#" tag *( "," tag ) / anything else, which is ignored
+//	field  = "@" rate / "#" tag *( "," tag ) / "T" time / "c:" container / "e:" external data /
+//	         "card:" cardinality / anything else, which is ignored
+//	event  = "_e{" bytes "," bytes "}:" title "|" text *( "|" field )
+//	check  = "_sc|" name "|" status *( "|" field )
 //
 // It accepts and rejects what the Datadog Agent accepts and rejects, with two
 // exceptions, each counted under its own reason: values that are NaN or
 // infinite, and sample rates outside (0, 1]. The format is described at
-// https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/.
+// https://docs.datadoghq.com/developers/dogstatsd/datagram_shell/. The statsd
+// dialect is that of https://github.com/statsd/statsd; docs/PROTOCOL.md says where
+// the two differ.
 //
 // The work is split in two. Packet cuts each line into name, values and tail
 // and reads the values; that is the hot path. Describe reads a tail (kind, rate
 // and tags); the aggregator asks for that once per identity, when it first sees
 // these bytes.
 //
-// In: packets. Out: Samples, and a reason for each line that is none. It keeps
+// In: packets. Out: Samples, Events and ServiceChecks, and a reason for each line
+// that is none. It keeps
 // no state between packets and never changes or keeps the bytes it is given.
 package parser
 
@@ -33,47 +40,59 @@ import (
 //
 // Hot path: once per packet. No allocation once into has grown;
 // TestPacketDoesNotAllocate checks.
-func Packet(packet []byte, cut bool, into *metric.Lines) {
+func (p *Parser) Packet(packet []byte, cut bool, into *metric.Lines) {
 	for len(packet) > 0 {
-		line := packet
+		line, next := packet, len(packet)
 		if end := bytes.IndexByte(packet, '\n'); end >= 0 {
-			line, packet = packet[:end], packet[end+1:]
-		} else {
-			packet = nil
-			if cut {
-				into.Count++
-				into.Reject(line, metric.Truncated)
-				return
-			}
+			line, next = packet[:end], end+1
+		} else if cut {
+			break
 		}
-		if n := len(line); n > 0 && line[n-1] == '\r' {
-			line = line[:n-1]
-		}
-		if len(line) == 0 {
+		why := metric.Accepted
+		switch {
+		case len(line) == 0 || len(line) == 1 && line[0] == '\r':
+			packet = packet[next:]
 			continue
+		case line[0] == '_' && bytes.HasPrefix(line, eventPrefix):
+			events := len(into.Events)
+			if next, why = p.event(packet, line, into); cut && next == len(packet) && packet[next-1] != '\n' {
+				into.Events, why = into.Events[:events], metric.Truncated
+				cut = false // it is counted
+			}
+		default:
+			why = p.line(withoutReturn(line), into)
 		}
 		into.Count++
-		if why := Line(line, into); why != metric.Accepted {
+		if why != metric.Accepted {
 			into.Reject(line, why)
 		}
+		packet = packet[next:]
 	}
-	if cut { // right behind a newline: the rest of the datagram is lost all the same
+	if cut { // what the packet ends in, or would have gone on with
 		into.Count++
-		into.Reject(nil, metric.Truncated)
+		into.Reject(packet, metric.Truncated)
 	}
 }
 
-// Line appends the sample of one line, without its line ending, to into, or
-// returns why it is none. It does not look at the tail beyond telling a set,
-// whose values are not numbers: a Sample is a metric for certain once Describe
-// has accepted it.
-func Line(line []byte, into *metric.Lines) metric.Reason {
-	if line[0] == '_' {
-		if why := message(line); why != metric.Accepted {
-			return why
+// line appends what one line that is no event holds to into, or returns why it is
+// to be rejected. It does not look at the tail of a metric beyond telling a set,
+// whose values are not numbers: a Sample is a metric for certain once Describe has
+// accepted it.
+func (p *Parser) line(line []byte, into *metric.Lines) metric.Reason {
+	if line[0] == '_' && bytes.HasPrefix(line, checkPrefix) {
+		// As in the Datadog Agent, no metric's name begins like this.
+		if !p.statsd || len(line) > len(checkPrefix) && line[len(checkPrefix)] == '|' {
+			return p.check(line, into)
 		}
 	}
+	if p.statsd {
+		return p.statsdLine(line, into)
+	}
+	return p.metric(line, into)
+}
 
+// metric appends the sample of one metric to into, or returns why it is none.
+func (p *Parser) metric(line []byte, into *metric.Lines) metric.Reason {
 	//	page.views:1:4|d|@0.5|#env:prod
 	//	^^^^^^^^^^
 	colon, found := nameEnd(line)
@@ -96,12 +115,12 @@ func Line(line []byte, into *metric.Lines) metric.Reason {
 		})
 		return metric.Accepted
 	}
-	return unusualValue(line, colon, into)
+	return p.unusualValue(line, colon, into)
 }
 
-// unusualValue is Line for everything but one number in a common form: members
+// unusualValue is metric for everything but one number in a common form: members
 // of sets, packed values, exponents, and what is no value at all.
-func unusualValue(line []byte, colon int, into *metric.Lines) metric.Reason {
+func (p *Parser) unusualValue(line []byte, colon int, into *metric.Lines) metric.Reason {
 	rest := line[colon+1:]
 	pipe := bytes.IndexByte(rest, '|')
 	if pipe < 0 {
@@ -113,7 +132,7 @@ func unusualValue(line []byte, colon int, into *metric.Lines) metric.Reason {
 	values, tail := rest[:pipe], rest[pipe+1:]
 	sample := metric.Sample{Line: line, NameEnd: uint32(colon), Tail: uint32(colon + 1 + pipe + 1)}
 
-	if !isSet(tail) {
+	if !isSet(tail, p.statsd) {
 		start := len(into.Values)
 		for len(values) > 0 {
 			//	page.views:1:4|d
@@ -127,7 +146,7 @@ func unusualValue(line []byte, colon int, into *metric.Lines) metric.Reason {
 			if len(item) == 0 {
 				continue
 			}
-			value, why := anyNumber(item)
+			value, why := p.number(item)
 			if why != metric.Accepted {
 				into.Values = into.Values[:start]
 				return why
@@ -140,7 +159,7 @@ func unusualValue(line []byte, colon int, into *metric.Lines) metric.Reason {
 		}
 		sample.Value = packed[0]
 		if len(packed) > 1 {
-			sample.More = packed[1:]
+			sample.More, sample.MoreEnd = uint32(start+1), uint32(len(into.Values))
 		} else {
 			into.Values = into.Values[:start]
 		}
@@ -149,27 +168,31 @@ func unusualValue(line []byte, colon int, into *metric.Lines) metric.Reason {
 	return metric.Accepted
 }
 
-// isSet reports whether a tail says that the values are members of a set.
-func isSet(tail []byte) bool {
-	return len(tail) > 0 && tail[0] == 's' && (len(tail) == 1 || tail[1] == '|')
+// number reads one value in any form the dialect has.
+func (p *Parser) number(item []byte) (float64, metric.Reason) {
+	if p.statsd {
+		return statsdNumber(item)
+	}
+	return anyNumber(item)
 }
 
-// message tells the messages that are not metrics: by their first bytes, as the
-// Datadog Agent does, so that no metric's name can begin with "_sc".
-func message(line []byte) metric.Reason {
-	switch {
-	case bytes.HasPrefix(line, []byte("_e{")):
-		return metric.UnsupportedEvent
-	case bytes.HasPrefix(line, []byte("_sc")):
-		return metric.UnsupportedCheck
+// isSet reports whether a tail says that the values are members of a set; blanks
+// around the kind count for nothing if trimmed is set.
+func isSet(tail []byte, trimmed bool) bool {
+	if !trimmed {
+		return len(tail) > 0 && tail[0] == 's' && (len(tail) == 1 || tail[1] == '|')
 	}
-	return metric.Accepted
+	kind, _, _ := cut(tail, '|')
+	return string(bytes.TrimSpace(kind)) == "s"
 }
 
 // badHead says what is missing in a line without a ':' before its first '|'.
 func badHead(line []byte) metric.Reason {
-	if bytes.IndexByte(line, '|') < 0 {
+	switch bytes.IndexByte(line, '|') {
+	case -1:
 		return metric.NoKind
+	case 0:
+		return metric.NoName
 	}
 	return metric.NoValue
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/weir-agent/weir/metric"
 )
 
+var dogstatsd = New(DefaultConfig())
+
 // row is one row of testdata/lines.
 type row struct {
 	file, line, want string
@@ -73,33 +75,32 @@ func TestLines(t *testing.T) {
 
 // describeLine says what becomes of one line in the words of testdata/lines.
 func describeLine(line []byte) string {
-	sample, id, why := parse(line)
+	sample, packed, id, why := parse(line)
 	if why != metric.Accepted {
 		return "reject " + why.String()
 	}
-	return canonical(sample, id)
+	return canonical(sample, packed, id)
 }
 
-// parse is Line and Describe for a line that may be empty.
-func parse(line []byte) (*metric.Sample, *metric.Identity, metric.Reason) {
+// parse is line and Describe for a metric.
+func parse(line []byte) (s *metric.Sample, packed []float64, id *metric.Identity, why metric.Reason) {
 	var lines metric.Lines
-	if why := Line(line, &lines); why != metric.Accepted {
+	if why := dogstatsd.line(line, &lines); why != metric.Accepted {
 		if len(lines.Samples) != 0 || len(lines.Values) != 0 {
 			panic("a rejected line left something behind")
 		}
-		return nil, nil, why
+		return nil, nil, nil, why
 	}
-	var id metric.Identity
-	why := Describe(&lines.Samples[0], &id)
-	return &lines.Samples[0], &id, why
+	id, s = new(metric.Identity), &lines.Samples[0]
+	return s, lines.Packed(s), id, dogstatsd.Describe(s, id)
 }
 
-func canonical(s *metric.Sample, id *metric.Identity) string {
+func canonical(s *metric.Sample, packed []float64, id *metric.Identity) string {
 	var values []string
 	if id.Kind == metric.Set {
 		values = []string{strconv.Quote(string(s.Member()))}
 	} else {
-		for _, v := range append([]float64{s.Value}, s.More...) {
+		for _, v := range append([]float64{s.Value}, packed...) {
 			text := strconv.FormatFloat(v, 'g', -1, 64)
 			if v == float64(int64(v)) {
 				text = strconv.FormatFloat(v, 'f', -1, 64)
@@ -114,8 +115,12 @@ func canonical(s *metric.Sample, id *metric.Identity) string {
 	for _, tag := range id.Tags {
 		tags = append(tags, quoteIfOdd(tag))
 	}
-	return fmt.Sprintf("%s %s [%s] @%s [%s]", id.Kind, quoteIfOdd(id.Name), strings.Join(values, " "),
-		strconv.FormatFloat(id.Rate, 'g', -1, 64), strings.Join(tags, " "))
+	at := ""
+	if id.Time != 0 {
+		at = fmt.Sprintf("T%d ", id.Time)
+	}
+	return fmt.Sprintf("%s %s [%s] @%s %s[%s]", id.Kind, quoteIfOdd(id.Name), strings.Join(values, " "),
+		strconv.FormatFloat(id.Rate, 'g', -1, 64), at, strings.Join(tags, " "))
 }
 
 func quoteIfOdd(b []byte) string {
@@ -165,7 +170,7 @@ func TestPacket(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			var lines metric.Lines
-			Packet([]byte(test.packet), test.cut, &lines)
+			dogstatsd.Packet([]byte(test.packet), test.cut, &lines)
 			var names []string
 			for i := range lines.Samples {
 				names = append(names, string(lines.Samples[i].Name()))
@@ -203,10 +208,10 @@ func TestOnlyOneCarriageReturnIsDropped(t *testing.T) {
 func TestPacketDoesNotAllocate(t *testing.T) {
 	packet := []byte(strings.Repeat("page.views:1|c|@0.5|#env:prod,team:web\nload:0.25|g\nsize:1:2:3|d\nuser:ann|s\nbad\n", 20))
 	var lines metric.Lines
-	Packet(packet, false, &lines)
+	dogstatsd.Packet(packet, false, &lines)
 	if n := testing.AllocsPerRun(100, func() {
 		lines.Reset()
-		Packet(packet, false, &lines)
+		dogstatsd.Packet(packet, false, &lines)
 	}); n != 0 {
 		t.Errorf("%v allocations a packet, want 0", n)
 	}
@@ -214,10 +219,10 @@ func TestPacketDoesNotAllocate(t *testing.T) {
 
 func TestDescribeDoesNotAllocate(t *testing.T) {
 	var lines metric.Lines
-	Packet([]byte("page.views:1|c|@0.5|#env:prod,team:web,a:b,c:d"), false, &lines)
+	dogstatsd.Packet([]byte("page.views:1|c|@0.5|#env:prod,team:web,a:b,c:d"), false, &lines)
 	var id metric.Identity
 	if n := testing.AllocsPerRun(100, func() {
-		if why := Describe(&lines.Samples[0], &id); why != metric.Accepted {
+		if why := dogstatsd.Describe(&lines.Samples[0], &id); why != metric.Accepted {
 			t.Fatal(why)
 		}
 	}); n != 0 {

@@ -9,6 +9,7 @@ type account struct {
 	datagrams, kernelDrops     uint64
 	lines, rejected            uint64
 	samples, refused           uint64
+	events, checks             uint64 // those beyond the limits included
 	points, delivered, dropped uint64 // over all forwarders
 	byReason                   [metric.Reasons]uint64
 	contexts                   int // at its end
@@ -26,6 +27,8 @@ func (a *agent) account() account {
 		sum.rejected += g.Rejected[why]
 		sum.refused += g.Refused[why]
 	}
+	sum.events, sum.checks = g.Events, g.Checks
+	sum.refused += g.RefusedEvents + g.RefusedChecks
 	for _, f := range a.forwarder.Stats() {
 		sum.points += f.Produced
 		sum.delivered += f.Delivered
@@ -42,6 +45,8 @@ func (a account) since(earlier account) account {
 	a.rejected -= earlier.rejected
 	a.samples -= earlier.samples
 	a.refused -= earlier.refused
+	a.events -= earlier.events
+	a.checks -= earlier.checks
 	a.points -= earlier.points
 	a.delivered -= earlier.delivered
 	a.dropped -= earlier.dropped
@@ -52,18 +57,18 @@ func (a account) since(earlier account) account {
 }
 
 // attributes returns the account for the log: always the numbers everybody looks
-// for, and of what went wrong only what did.
+// for, and of what is rare or went wrong only what there was.
 func (a account) attributes() []any {
 	attributes := []any{
 		"datagrams", a.datagrams, "received", a.lines, "rejected", a.rejected, "samples", a.samples,
 		"contexts", a.contexts, "points", a.points, "delivered", a.delivered, "dropped", a.dropped,
 	}
-	for _, wrong := range []struct {
+	for _, rare := range []struct {
 		name string
 		n    uint64
-	}{{"kernel_drops", a.kernelDrops}, {"refused", a.refused}} {
-		if wrong.n > 0 {
-			attributes = append(attributes, wrong.name, wrong.n)
+	}{{"events", a.events}, {"service_checks", a.checks}, {"kernel_drops", a.kernelDrops}, {"refused", a.refused}} {
+		if rare.n > 0 {
+			attributes = append(attributes, rare.name, rare.n)
 		}
 	}
 	for why, n := range a.byReason {

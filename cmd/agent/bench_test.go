@@ -45,11 +45,12 @@ func BenchmarkSample(b *testing.B) {
 			b.Run(fmt.Sprintf("tags=%d/contexts=%d", tags, contexts), func(b *testing.B) {
 				datagrams, lines := packets(contexts, tags)
 				cfg := aggregator.DefaultConfig()
-				a := aggregator.New(cfg, 1, parser.Describe, slog.New(slog.DiscardHandler))
-				in := intake{worker: a.Worker(0)}
+				dogstatsd := parser.New(parser.DefaultConfig())
+				a := aggregator.New(cfg, []aggregator.Describe{dogstatsd.Describe}, slog.New(slog.DiscardHandler))
+				in := intake{parser: dogstatsd, worker: a.Worker(0)}
 				run := func() {
 					for i, packet := range datagrams {
-						in.packet(packet, false)
+						in.packet(packet, false, "")
 						if i%64 == 63 {
 							in.end()
 						}

@@ -13,14 +13,19 @@ const samplesAtOnce = 128
 
 // intake takes one reader's packets to its worker. It runs on the reader.
 type intake struct {
+	parser *parser.Parser
 	worker *aggregator.Worker
 	lines  metric.Lines
 }
 
-// packet parses one packet. The samples may wait for others until end is
-// called; the packet must not change before.
-func (in *intake) packet(packet []byte, cut bool) {
-	parser.Packet(packet, cut, &in.lines)
+// packet parses one packet of a sender, "" if that is not known. The samples may
+// wait for others until end is called; the packet must not change before.
+func (in *intake) packet(packet []byte, cut bool, sender string) {
+	if sender != in.lines.Sender {
+		in.end()
+		in.lines.Sender = sender
+	}
+	in.parser.Packet(packet, cut, &in.lines)
 	if len(in.lines.Samples) >= samplesAtOnce {
 		in.end()
 	}

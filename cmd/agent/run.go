@@ -46,6 +46,7 @@ func run(configFile string) error {
 // agent is the rooms, wired.
 type agent struct {
 	listener   *listener.Listener
+	parsers    []*parser.Parser // by reader
 	aggregator *aggregator.Aggregator
 	forwarder  *forwarder.Forwarder
 	log        *slog.Logger
@@ -61,9 +62,16 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	parsers := make([]*parser.Parser, l.Readers())
+	describe := make([]aggregator.Describe, l.Readers())
+	for i := range parsers {
+		parsers[i] = parser.New(cfg.Parser)
+		describe[i] = parsers[i].Describe
+	}
 	return &agent{
 		listener:   l,
-		aggregator: aggregator.New(cfg.Aggregator, l.Readers(), parser.Describe, log),
+		parsers:    parsers,
+		aggregator: aggregator.New(cfg.Aggregator, describe, log),
 		forwarder:  f,
 		log:        log,
 	}, nil
@@ -103,12 +111,12 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) intakes() listener.Handler {
 	intakes := make([]*intake, a.listener.Readers())
 	for i := range intakes {
-		intakes[i] = &intake{worker: a.aggregator.Worker(i)}
+		intakes[i] = &intake{parser: a.parsers[i], worker: a.aggregator.Worker(i)}
 	}
 	return func(reader int, packets []listener.Packet) {
 		in := intakes[reader]
 		for i := range packets {
-			in.packet(packets[i].Data, packets[i].Cut)
+			in.packet(packets[i].Data, packets[i].Cut, "")
 		}
 		in.end()
 	}

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"parser":            {"metric"},
 	"aggregator":        {"metric"},
 	"forwarder":         {"metric"},
-	"config":            {"metric", "listener", "aggregator", "forwarder"},
+	"config":            {"metric", "listener", "parser", "aggregator", "forwarder"},
 	"cmd/agent":         {"metric", "listener", "parser", "aggregator", "forwarder", "config"},
 	"internal/archtest": {},
 	"internal/testkit":  {},

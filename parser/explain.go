@@ -1,0 +1,347 @@
+package parser
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// Explanation says how one line is read.
+type Explanation struct {
+	Line  []byte // a metric of a line that holds several is a line of its own here
+	What  string // "metric", "event" or "service check"
+	Parts []Part // in the order of the line; some bytes, such as separators, are in none
+	Why   metric.Reason
+	At    int // where in Line the reason is; only if Why is not Accepted
+}
+
+// Part is a stretch of a line and what it means.
+type Part struct {
+	Start, End int // in bytes
+	Meaning    string
+}
+
+// Explain says how a line, without its line ending, is read. The verdict is that of
+// Packet and Describe. It is meant for people, and slow.
+func (p *Parser) Explain(line []byte) []Explanation {
+	var lines metric.Lines
+	p.Packet(line, false, &lines)
+	switch {
+	case bytes.HasPrefix(line, eventPrefix):
+		return []Explanation{p.explainEvent(line, &lines)}
+	case len(lines.Checks) == 1 || lines.Rejected[metric.BadCheck] == 1:
+		return []Explanation{p.explainCheck(line, &lines)}
+	}
+	metrics := [][]byte{line}
+	if colon, found := nameEnd(line); p.statsd && found && colon > 0 {
+		metrics = splitMetrics(line, colon)
+	}
+	var all []Explanation
+	for _, m := range metrics {
+		all = append(all, p.explainMetric(m))
+	}
+	return all
+}
+
+// splitMetrics writes a line of several metrics as statsdLine does.
+func splitMetrics(line []byte, colon int) [][]byte {
+	var all [][]byte
+	for rest := line[colon+1:]; ; {
+		end := nextMetric(rest)
+		if end < 0 || len(all) == maxMetricsPerLine {
+			return append(all, append(bytes.Clone(line[:colon+1]), rest...))
+		}
+		one := append(bytes.Clone(line[:colon+1]), rest[:end]...)
+		all = append(all, append(one, tagsOf(line)...))
+		rest = rest[end+1:]
+	}
+}
+
+// explainer gathers parts.
+type explainer struct {
+	Explanation
+}
+
+func (e *explainer) part(start, end int, format string, args ...any) {
+	e.Parts = append(e.Parts, Part{start, end, fmt.Sprintf(format, args...)})
+}
+
+// fault sets where the line is at fault, if that is why it is rejected.
+func (e *explainer) fault(why metric.Reason, at int) {
+	if e.Why == why && e.At < 0 {
+		e.At = at
+	}
+}
+
+func (p *Parser) explainMetric(line []byte) Explanation {
+	e := explainer{Explanation{Line: line, What: "metric", At: -1}}
+	var lines metric.Lines
+	var id metric.Identity
+	if len(line) == 0 {
+		e.Why, e.At = metric.NoKind, 0
+		return e.Explanation
+	}
+	e.Why = p.line(line, &lines)
+	for why, n := range lines.Rejected {
+		if n > 0 {
+			e.Why = metric.Reason(why)
+		}
+	}
+	if e.Why == metric.Accepted && len(lines.Samples) > 0 {
+		e.Why = p.Describe(&lines.Samples[0], &id)
+	}
+
+	pipe := bytes.IndexByte(line, '|')
+	head := line
+	if pipe >= 0 {
+		head = line[:pipe]
+	}
+	colon := bytes.IndexByte(head, ':')
+	if colon < 0 {
+		e.fault(metric.NoName, 0)
+		e.fault(metric.NoValue, len(head))
+		e.fault(metric.NoKind, len(line))
+		return e.Explanation
+	}
+	e.fault(metric.NoName, 0)
+	if pipe < 0 {
+		e.fault(metric.NoKind, len(line))
+	}
+	e.fault(metric.NoValue, colon+1)
+	e.fault(metric.UnclosedTags, bytes.IndexByte(head, '['))
+	if p.splitName != nil && len(id.Name) > 0 && string(id.Name) != string(head[:colon]) {
+		e.part(0, colon, "name %s, with tags in it", id.Name)
+	} else {
+		e.part(0, colon, "name")
+	}
+	if pipe < 0 {
+		return e.Explanation
+	}
+	kind, _, _ := cut(line[pipe+1:], '|')
+	e.values(p, head, colon, isSet(line[pipe+1:], p.statsd))
+	e.part(pipe+1, pipe+1+len(kind), "%s", p.kindMeaning(kind))
+	e.fault(metric.UnknownKind, pipe+1)
+	e.fault(metric.NoKind, pipe+1)
+	for at := pipe + 1 + len(kind); at < len(line); {
+		field, _, _ := cut(line[at+1:], '|')
+		e.field(at+1, field)
+		at += 1 + len(field)
+	}
+	return e.Explanation
+}
+
+// values explains what stands between the first ':' and the first '|'.
+func (e *explainer) values(p *Parser, head []byte, colon int, set bool) {
+	if set {
+		e.part(colon+1, len(head), "member of the set")
+		return
+	}
+	for at := colon; at < len(head); {
+		item, _, _ := cut(head[at+1:], ':')
+		start, end := at+1, at+1+len(item)
+		at = end
+		if len(item) == 0 {
+			continue
+		}
+		v, why := p.number(item)
+		switch {
+		case why != metric.Accepted:
+			e.fault(why, start)
+			e.part(start, end, "value: %s", reasonText[why])
+		case p.statsd && (item[0] == '+' || item[0] == '-'):
+			e.part(start, end, "value %s, with a sign: for a gauge it is a change", format(v))
+		default:
+			e.part(start, end, "value %s", format(v))
+		}
+		if v < 0 {
+			e.fault(metric.NegativeTimer, start)
+		}
+	}
+}
+
+func format(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+func (p *Parser) kindMeaning(kind []byte) string {
+	k := p.kindOf(kind)
+	switch k {
+	case 0:
+		return "kind: unknown"
+	case metric.KeptGauge:
+		return "kind: gauge; it keeps its value (statsd dialect)"
+	case metric.ClassicTimer:
+		return "kind: timer; a sample rate changes only its count (statsd dialect)"
+	}
+	return "kind: " + k.String()
+}
+
+// field explains one field of a metric.
+func (e *explainer) field(start int, field []byte) {
+	end := start + len(field)
+	if len(field) == 0 {
+		return
+	}
+	switch value := field[1:]; field[0] {
+	case '@':
+		rate, why := sampleRate(value)
+		if why != metric.Accepted {
+			e.fault(why, start+1)
+			e.part(start, end, "sample rate: %s", reasonText[why])
+			return
+		}
+		e.part(start, end, "sample rate: each stands for %s", format(1/rate))
+	case '#':
+		e.tags(start, end, value)
+	case 'T':
+		if seconds, err := strconv.ParseInt(string(value), 10, 64); err != nil || seconds < 1 {
+			e.fault(metric.BadTimestamp, start+1)
+			e.part(start, end, "time: %s", reasonText[metric.BadTimestamp])
+			return
+		}
+		e.part(start, end, "time, in seconds since 1970")
+	default:
+		e.rest(start, end, field)
+	}
+}
+
+func (e *explainer) tags(start, end int, value []byte) {
+	n := len(splitTags(value, nil))
+	e.part(start, end, "%d tags", n)
+	if n == 1 {
+		e.Parts[len(e.Parts)-1].Meaning = "1 tag"
+	}
+}
+
+// rest explains a field that all kinds of lines may have.
+func (e *explainer) rest(start, end int, field []byte) {
+	var o metric.Origin
+	if !originField(field, &o) {
+		e.part(start, end, "unknown field, ignored")
+		return
+	}
+	var known []string
+	for _, item := range []struct {
+		name  string
+		value []byte
+	}{
+		{"container", o.Container},
+		{"cgroup inode", o.Inode},
+		{"container name", o.ContainerName},
+		{"pod", o.PodUID},
+		{"cardinality", o.Cardinality},
+	} {
+		if len(item.value) > 0 {
+			known = append(known, item.name+" "+string(item.value))
+		}
+	}
+	if known == nil {
+		known = []string{"nothing known"}
+	}
+	e.part(start, end, "origin: %s", strings.Join(known, ", "))
+}
+
+func (p *Parser) explainEvent(line []byte, lines *metric.Lines) Explanation {
+	e := explainer{Explanation{Line: line, What: "event", At: -1}}
+	if lines.Rejected[metric.BadEvent] > 0 {
+		e.Why = metric.BadEvent
+	}
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 {
+		e.fault(metric.BadEvent, len(line))
+		return e.Explanation
+	}
+	title, text, ok := eventLengths(line[:colon])
+	if !ok {
+		e.fault(metric.BadEvent, min(len(eventPrefix), len(line)-1))
+		return e.Explanation
+	}
+	e.part(0, colon, "title of %d bytes, text of %d", title, text)
+	body := len(line) - colon - 1
+	if !fits(title, text, body) {
+		e.fault(metric.BadEvent, len(line)) // here it should go on
+		return e.Explanation
+	}
+	at := colon + 1
+	e.part(at, at+title, "title")
+	e.part(at+title+1, at+title+1+text, "text")
+	e.messageFields(line, at+title+1+text, map[string]string{
+		"d": "time, in seconds since 1970", "h": "host", "k": "aggregation key", "s": "source type", "p": "priority", "t": "alert type",
+	})
+	return e.Explanation
+}
+
+func (p *Parser) explainCheck(line []byte, lines *metric.Lines) Explanation {
+	e := explainer{Explanation{Line: line, What: "service check", At: -1}}
+	if lines.Rejected[metric.BadCheck] > 0 {
+		e.Why = metric.BadCheck
+	}
+	const start = len("_sc|")
+	if len(line) < start {
+		e.fault(metric.BadCheck, len(line))
+		return e.Explanation
+	}
+	name, rest, ok := cut(line[start:], '|')
+	if len(name) == 0 {
+		e.fault(metric.BadCheck, start)
+		return e.Explanation
+	}
+	e.part(start, start+len(name), "name")
+	if !ok {
+		e.fault(metric.BadCheck, len(line))
+		return e.Explanation
+	}
+	status, _, _ := cut(rest, '|')
+	at := start + len(name) + 1
+	e.fault(metric.BadCheck, at)
+	if e.Why == metric.Accepted {
+		e.part(at, at+1, "status: %s", metric.CheckStatus(status[0]-'0'))
+	}
+	e.messageFields(line, at+len(status), map[string]string{"d": "time, in seconds since 1970", "h": "host", "m": "message"})
+	return e.Explanation
+}
+
+// messageFields explains the fields of an event or a service check from at on.
+func (e *explainer) messageFields(line []byte, at int, known map[string]string) {
+	for at < len(line) {
+		start := at
+		if line[at] == '|' {
+			start++
+		}
+		field, _, _ := cut(line[start:], '|')
+		at = start + len(field)
+		key, _, _ := cut(field, ':')
+		switch meaning := known[string(key)]; {
+		case len(field) == 0:
+		case field[0] == '#':
+			e.tags(start, at, field[1:])
+		case meaning != "":
+			e.part(start, at, "%s", meaning)
+		default:
+			e.rest(start, at, field)
+		}
+	}
+}
+
+// reasonText says in words why a line is rejected.
+var reasonText = map[metric.Reason]string{
+	metric.NoName:         "there is no name",
+	metric.NoValue:        "there is no value between ':' and '|'",
+	metric.NoKind:         "there is no '|' with a kind behind it",
+	metric.UnknownKind:    "the kind is none that this dialect has",
+	metric.BadValue:       "it is no number",
+	metric.ValueNotFinite: "it is not finite",
+	metric.BadRate:        "it is no number",
+	metric.RateOutOfRange: "it is not above 0 and at most 1",
+	metric.BadTimestamp:   "it is no whole number of seconds after 1970",
+	metric.BadEvent:       "the lengths are missing, no numbers, or not those of what follows",
+	metric.BadCheck:       "there is no name, or no status of 0 to 3",
+	metric.NegativeTimer:  "a timer cannot be negative",
+	metric.UnclosedTags:   "the '[' has no ']'",
+	metric.TooManyMetrics: "the line holds too many metrics",
+	metric.Truncated:      "the line is longer than listen.max_packet",
+}
+
+// Text says in words why the line is rejected, "" if it is not.
+func (e *Explanation) Text() string { return reasonText[e.Why] }

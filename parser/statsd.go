@@ -1,0 +1,120 @@
+package parser
+
+import (
+	"bytes"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// maxMetricsPerLine is how many metrics one line of the statsd dialect may hold.
+// Each repeats the name and the tags, so that a line costs at most so many times
+// its length.
+const maxMetricsPerLine = 128
+
+// statsdLine is line for the statsd dialect, in which one line may hold several
+// metrics of one name:
+//
+//	page:1|c:320|ms:4|g|#env:prod
+//
+// Such a line is written anew, as one line for each metric.
+func (p *Parser) statsdLine(line []byte, into *metric.Lines) metric.Reason {
+	colon, found := nameEnd(line)
+	if !found {
+		return badHead(line)
+	}
+	if colon == 0 {
+		return metric.NoName
+	}
+	first := nextMetric(line[colon+1:])
+	if first < 0 {
+		return p.statsdMetric(line, into)
+	}
+
+	// The whole line counts as its first metric, every further one as one more.
+	name, rest, tags := line[:colon], line[colon+1:], tagsOf(line)
+	for n := 1; ; n++ {
+		end := nextMetric(rest)
+		item := rest
+		if end >= 0 {
+			item = rest[:end]
+		}
+		start := len(into.Text)
+		into.Text = append(append(append(into.Text, name...), ':'), item...)
+		if end >= 0 {
+			into.Text = append(into.Text, tags...)
+		}
+		text := into.Text[start:len(into.Text):len(into.Text)]
+		if why := p.statsdMetric(text, into); why != metric.Accepted {
+			into.Reject(text, why)
+		}
+		if end < 0 {
+			return metric.Accepted
+		}
+		rest = rest[end+1:]
+		into.Count++
+		if n == maxMetricsPerLine {
+			return metric.TooManyMetrics
+		}
+	}
+}
+
+// statsdMetric is line for a line of one metric.
+func (p *Parser) statsdMetric(line []byte, into *metric.Lines) metric.Reason {
+	colon, _ := nameEnd(line)
+	if pipe := colon + 1; pipe < len(line) && line[pipe] == '|' && isSet(line[pipe+1:], true) {
+		// An empty member is counted as "0".
+		start := len(into.Text)
+		into.Text = append(append(append(into.Text, line[:pipe]...), '0'), line[pipe:]...)
+		line = into.Text[start:len(into.Text):len(into.Text)]
+	}
+	before := len(into.Samples)
+	if why := p.metric(line, into); why != metric.Accepted {
+		return why
+	}
+	s := &into.Samples[before]
+	if kind, _, _ := cut(s.TailBytes(), '|'); string(bytes.TrimSpace(kind)) == "ms" {
+		for _, v := range append([]float64{s.Value}, into.Packed(s)...) {
+			if v < 0 {
+				into.Values = into.Values[:min(len(into.Values), int(s.More))]
+				into.Samples = into.Samples[:before]
+				return metric.NegativeTimer
+			}
+		}
+	}
+	return metric.Accepted
+}
+
+// nextMetric returns the index of the ':' in text at which the next metric begins,
+// -1 if there is none. text begins at a value. Only behind a kind or a sample rate
+// does a metric begin: what else has a colon in it is a field of a later protocol.
+func nextMetric(text []byte) int {
+	at := bytes.IndexByte(text, '|')
+	for kind := true; at >= 0; kind = false { // whether the field is the kind
+		field := text[at+1:]
+		ends := "|"
+		switch {
+		case kind, len(field) > 0 && field[0] == '@':
+			ends = "|:"
+		case len(field) > 0 && field[0] == '#':
+			return -1
+		}
+		i := bytes.IndexAny(field, ends)
+		if i < 0 {
+			return -1
+		}
+		at += 1 + i
+		if text[at] == ':' {
+			return at
+		}
+	}
+	return -1
+}
+
+// tagsOf returns the tags of a line and what follows them, with the "|#" before
+// them.
+func tagsOf(line []byte) []byte {
+	if i := bytes.Index(line, []byte("|#")); i >= 0 {
+		return line[i:]
+	}
+	return nil
+}

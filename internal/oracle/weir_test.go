@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,8 @@ import (
 	"github.com/weir-agent/weir/metric"
 	"github.com/weir-agent/weir/parser"
 )
+
+var dogstatsd = parser.New(parser.DefaultConfig())
 
 var (
 	seeds     = flag.Int("seeds", 60, "how many random streams each test compares")
@@ -79,14 +82,14 @@ func aggregate(t *testing.T, lines []string, readers int, choose func(readers in
 	}
 	var batch *metric.Batch
 	synctest.Test(t, func(t *testing.T) { // time stands still: everything falls into one interval
-		a := aggregator.New(cfg, readers, parser.Describe, slog.New(slog.DiscardHandler))
+		a := aggregator.New(cfg, slices.Repeat([]aggregator.Describe{dogstatsd.Describe}, readers), slog.New(slog.DiscardHandler))
 		ctx, stop := context.WithCancel(t.Context())
 		batches := make(chan *metric.Batch, 1)
 		go a.Run(ctx, nil, batches)
 		for len(lines) > 0 {
 			n := min(len(lines), 20)
 			var parsed metric.Lines
-			parser.Packet([]byte(strings.Join(lines[:n], "\n")), false, &parsed)
+			dogstatsd.Packet([]byte(strings.Join(lines[:n], "\n")), false, &parsed)
 			if parsed.ExampleReason != metric.Accepted {
 				t.Fatalf("rejected %q: %v", parsed.Example, parsed.ExampleReason)
 			}

@@ -182,12 +182,14 @@ func (d *datadog) request(ctx context.Context, p payload) (*http.Request, error)
 	for name, value := range map[string]string{
 		"DD-Api-Key":       d.key.Reveal(),
 		"DD-Agent-Version": version,
-		"DD-Agent-Payload": payloadVersion,
 		"User-Agent":       d.agent,
-		"Content-Type":     "application/x-protobuf",
+		"Content-Type":     p.route.contentType,
 		"Content-Encoding": "zstd",
 	} {
 		request.Header.Set(name, value)
+	}
+	if p.route.contentType == typeProtobuf {
+		request.Header.Set("DD-Agent-Payload", payloadVersion)
 	}
 	return request, nil
 }

@@ -65,6 +65,35 @@ func appendJSONNumber(dst []byte, v float64) []byte {
 
 func appendInt(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }
 
+// appendJSONField appends a further field of an object, unless the value is empty.
+func appendJSONField(dst []byte, name, value string) []byte {
+	if value == "" {
+		return dst
+	}
+	dst = append(append(append(dst, `,"`...), name...), `":`...)
+	return appendJSONString(dst, value, "")
+}
+
+// appendJSONTags appends an array of the tags.
+func appendJSONTags(dst []byte, tags []string) []byte {
+	dst = append(dst, '[')
+	for _, tag := range tags {
+		dst = appendJSONTag(dst, tag)
+	}
+	return append(dst, ']')
+}
+
+// appendJSONTag appends a further tag to an array that was begun.
+func appendJSONTag(dst []byte, tag string) []byte {
+	if isResource(tag) {
+		return dst
+	}
+	if dst[len(dst)-1] != '[' {
+		dst = append(dst, ',')
+	}
+	return appendJSONString(dst, tag, "")
+}
+
 // appendPlain appends s with what would break a line or reach into a terminal
 // made visible.
 func appendPlain(dst []byte, s string) []byte {

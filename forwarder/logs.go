@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -18,18 +17,22 @@ type logs struct {
 	account books
 	out     io.Writer
 	file    *os.File // to be closed; nil for a standard stream
-	format  func(dst []byte, b *metric.Batch, from int) ([]byte, int)
+	format  lineFormat
 	torn    bool // the last write ended within a line
 	log     *slog.Logger
 }
 
-// linesAtOnce is how many lines are written in one system call.
-const linesAtOnce = 512
+// A system call writes up to linesAtOnce lines, and no further one after
+// bytesAtOnce, since what is kept in memory for it is a client's to choose.
+const (
+	linesAtOnce = 512
+	bytesAtOnce = 1 << 20
+)
 
 func openLogs(cfg DestinationConfig, name string, log *slog.Logger) (destination, error) {
-	l := &logs{label: name, log: log, format: appendJSONLines}
+	l := &logs{label: name, log: log, format: jsonLines{}}
 	if cfg.Format == FormatText {
-		l.format = appendTextLines
+		l.format = textLines{}
 	}
 	switch cfg.Output {
 	case OutputStdout:
@@ -78,7 +81,7 @@ func (l *logs) write(ctx context.Context, b *metric.Batch, buffer []byte) []byte
 	points := int(b.Points())
 	for done := 0; done < points; {
 		var n int
-		buffer, n = l.format(buffer[:0], b, done)
+		buffer, n = appendLines(buffer[:0], l.format, b, done)
 		if ctx.Err() != nil {
 			return buffer // abandoned: run has written them off
 		}
@@ -99,116 +102,4 @@ func (l *logs) write(ctx context.Context, b *metric.Batch, buffer []byte) []byte
 		done += n
 	}
 	return buffer
-}
-
-// quantiles are those a distribution is logged with.
-var quantiles = []struct {
-	name string
-	q    float64
-}{{"p50", 0.50}, {"p75", 0.75}, {"p90", 0.90}, {"p95", 0.95}, {"p99", 0.99}}
-
-// appendJSONLines appends one JSON object a line for up to linesAtOnce points of
-// b, the first of which is number from (series before sketches), and returns how
-// many. The format is part of the configuration's contract; README.md shows it.
-func appendJSONLines(dst []byte, b *metric.Batch, from int) ([]byte, int) {
-	to := min(from+linesAtOnce, int(b.Points()))
-	var start [len(time.RFC3339)]byte
-	stamp := b.Start.AppendFormat(start[:0], time.RFC3339)
-	interval := int64(b.Interval / time.Second)
-	head := func(context *metric.Context, suffix, kind string) {
-		dst = append(append(append(dst, `{"time":"`...), stamp...), `","metric":`...)
-		dst = appendJSONString(dst, context.Name(), suffix)
-		dst = append(append(append(dst, `,"type":"`...), kind...), '"')
-	}
-	tail := func(context *metric.Context) {
-		dst = appendInt(append(dst, `,"interval":`...), interval)
-		dst = appendJSONString(append(dst, `,"host":`...), context.Host(b.AgentHost), "")
-		if device := context.Device(); device != "" {
-			dst = appendJSONString(append(dst, `,"device":`...), device, "")
-		}
-		dst = append(dst, `,"tags":[`...)
-		first := true
-		for tag := range context.Tags() {
-			if !first {
-				dst = append(dst, ',')
-			}
-			first = false
-			dst = appendJSONString(dst, tag, "")
-		}
-		dst = append(dst, "]}\n"...)
-	}
-	for i := from; i < to; i++ {
-		if i < len(b.Series) {
-			s := &b.Series[i]
-			head(s.Context, s.Suffix, s.Type.String())
-			dst = appendJSONNumber(append(dst, `,"value":`...), s.Value)
-			tail(s.Context)
-			continue
-		}
-		p := &b.Sketches[i-len(b.Series)]
-		head(p.Context, "", "distribution")
-		dst = appendInt(append(dst, `,"count":`...), p.Sketch.Count)
-		for _, f := range summaryOf(&p.Sketch) {
-			dst = append(append(append(dst, `,"`...), f.name...), `":`...)
-			dst = appendJSONNumber(dst, f.value)
-		}
-		tail(p.Context)
-	}
-	return dst, to - from
-}
-
-type namedValue struct {
-	name  string
-	value float64
-}
-
-// summaryOf returns what is logged of a sketch besides its count.
-func summaryOf(s *metric.Sketch) [9]namedValue {
-	values := [9]namedValue{{"sum", s.Sum}, {"min", s.Min}, {"max", s.Max}, {"avg", s.Avg}}
-	for i, q := range quantiles {
-		values[4+i] = namedValue{q.name, s.Quantile(q.q)}
-	}
-	return values
-}
-
-// appendTextLines is appendJSONLines for people:
-//
-//	2026-11-21T10:00:10Z rate page.views 1.2 host=web-1 env:prod
-func appendTextLines(dst []byte, b *metric.Batch, from int) ([]byte, int) {
-	to := min(from+linesAtOnce, int(b.Points()))
-	head := func(context *metric.Context, suffix, kind string) {
-		dst = b.Start.AppendFormat(dst, time.RFC3339)
-		dst = append(append(append(dst, ' '), kind...), ' ')
-		dst = appendPlain(appendPlain(dst, context.Name()), suffix)
-	}
-	tail := func(context *metric.Context) {
-		if host := context.Host(b.AgentHost); host != "" {
-			dst = appendPlain(append(dst, " host="...), host)
-		}
-		if device := context.Device(); device != "" {
-			dst = appendPlain(append(dst, " device="...), device)
-		}
-		for tag := range context.Tags() {
-			dst = appendPlain(append(dst, ' '), tag)
-		}
-		dst = append(dst, '\n')
-	}
-	for i := from; i < to; i++ {
-		if i < len(b.Series) {
-			s := &b.Series[i]
-			head(s.Context, s.Suffix, s.Type.String())
-			dst = appendJSONNumber(append(dst, ' '), s.Value)
-			tail(s.Context)
-			continue
-		}
-		p := &b.Sketches[i-len(b.Series)]
-		head(p.Context, "", "distribution")
-		dst = appendInt(append(dst, " count="...), p.Sketch.Count)
-		for _, f := range summaryOf(&p.Sketch) {
-			dst = append(append(append(dst, ' '), f.name...), '=')
-			dst = appendJSONNumber(dst, f.value)
-		}
-		tail(p.Context)
-	}
-	return dst, to - from
 }

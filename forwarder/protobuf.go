@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -80,6 +81,7 @@ var sketchTrailer = appendBytes(nil, 2, nil)
 type encoder struct {
 	record []byte
 	inner  []byte
+	extra  []byte // the resources that tags name
 }
 
 // series appends a payload's record of one series.
@@ -91,15 +93,24 @@ func (e *encoder) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
 	if device := s.Context.Device(); device != "" {
 		r = e.resource(r, "device", device)
 	}
+	resources := len(r)
+	e.extra = e.extra[:0]
 	r = protowire.AppendTag(r, seriesMetric, protowire.BytesType)
 	name := s.Context.Name()
 	r = protowire.AppendVarint(r, uint64(len(name)+len(s.Suffix)))
 	r = append(append(r, name...), s.Suffix...)
 	for tag := range s.Context.Tags() {
-		r = appendString(r, seriesTags, tag)
+		if !isResource(tag) {
+			r = appendString(r, seriesTags, tag)
+		} else if kind, name, ok := resourceOf(tag); ok {
+			e.extra = e.resource(e.extra, kind, name)
+		}
+	}
+	if len(e.extra) > 0 {
+		r = slices.Insert(r, resources, e.extra...)
 	}
 	e.inner = appendDouble(e.inner[:0], pointValue, s.Value)
-	e.inner = appendVarint(e.inner, pointTimestamp, uint64(b.Start.Unix()))
+	e.inner = appendVarint(e.inner, pointTimestamp, uint64(timeOf(s, b)))
 	r = appendBytes(r, seriesPoints, e.inner)
 	r = appendVarint(r, seriesType, uint64(s.Type))
 	if unit := s.Unit(); unit != "" {
@@ -111,6 +122,7 @@ func (e *encoder) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
 	return appendBytes(dst, payloadRecord, r)
 }
 
+// resource appends a series's field of one resource.
 func (e *encoder) resource(dst []byte, kind, name string) []byte {
 	e.inner = appendString(e.inner[:0], resourceType, kind)
 	e.inner = appendString(e.inner, resourceName, name)
@@ -123,12 +135,14 @@ func (e *encoder) sketch(dst []byte, b *metric.Batch, p *metric.SketchPoint) []b
 	if host := p.Context.Host(b.AgentHost); host != "" {
 		r = appendString(r, sketchHost, host)
 	}
-	// A sketch has no resources: the device stays a tag.
+	// A sketch has no resources: the device stays a tag, the others are left out.
 	if device := p.Context.Device(); device != "" {
 		r = appendString(r, sketchTags, "device:"+device)
 	}
 	for tag := range p.Context.Tags() {
-		r = appendString(r, sketchTags, tag)
+		if !isResource(tag) {
+			r = appendString(r, sketchTags, tag)
+		}
 	}
 	s := &p.Sketch
 	d := appendVarint(e.inner[:0], dogsketchTime, uint64(b.Start.Unix()))

@@ -1,7 +1,7 @@
 // Package testkit holds what tests of several rooms need: a stand-in for
 // Datadog's intake that takes apart every payload as the real one would.
 //
-// In: HTTP requests. Out: the points in them, or an answer that says what is
+// In: HTTP requests. Out: the points, events and service checks in them, or an answer that says what is
 // wrong. It is no product code.
 package testkit
 
@@ -11,7 +11,6 @@ import (
 	"compress/zlib"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Point is one point of a series as the intake understands it.
@@ -35,7 +33,12 @@ type Point struct {
 	Unit     string
 	Tags     []string // sorted
 	Origin   [3]uint64
+
+	Resources []Resource // other than the host and the device, in order
 }
+
+// Resource is something else that a series belongs to.
+type Resource struct{ Type, Name string }
 
 // Key tells one series from another.
 func (p *Point) Key() string {
@@ -67,10 +70,28 @@ type Intake struct {
 	Fault func(*http.Request) (status int)
 
 	mu       sync.Mutex // guards the fields below
-	points   []Point
-	sketches []Sketch
+	taken    content
 	requests []Request
 	problems []string
+}
+
+// content is what payloads hold.
+type content struct {
+	points   []Point
+	sketches []Sketch
+	events   []Event
+	checks   []Check
+}
+
+func (c *content) count() int {
+	return len(c.points) + len(c.sketches) + len(c.events) + len(c.checks)
+}
+
+func (c *content) add(more content) {
+	c.points = append(c.points, more.points...)
+	c.sketches = append(c.sketches, more.sketches...)
+	c.events = append(c.events, more.events...)
+	c.checks = append(c.checks, more.checks...)
 }
 
 // Request is what the intake saw of a request.
@@ -94,14 +115,28 @@ func NewIntake(tb testing.TB) *Intake {
 func (in *Intake) Points() []Point {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return slices.Clone(in.points)
+	return slices.Clone(in.taken.points)
 }
 
 // Sketches returns the sketches received so far.
 func (in *Intake) Sketches() []Sketch {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return slices.Clone(in.sketches)
+	return slices.Clone(in.taken.sketches)
+}
+
+// Events returns the events received so far.
+func (in *Intake) Events() []Event {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.taken.events)
+}
+
+// Checks returns the service checks received so far.
+func (in *Intake) Checks() []Check {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.taken.checks)
 }
 
 // Requests returns the requests answered so far.
@@ -119,10 +154,19 @@ func (in *Intake) Problems() []string {
 	return slices.Clone(in.problems)
 }
 
-// The limits that the Datadog Agent keeps to: bytes, and points in a request.
-var limitsOf = map[string]struct{ compressed, uncompressed, points int }{
-	"/api/v2/series":     {512_000, 5_242_880, 10_000},
-	"/api/beta/sketches": {2_621_440, 4_194_304, 10_000},
+// route is what the intake takes at a path: the limits are those that the Datadog
+// Agent keeps to, in bytes and in points a request.
+type route struct {
+	contentType                      string
+	compressed, uncompressed, points int
+	decode                           func(raw []byte) (content, error)
+}
+
+var routes = map[string]route{
+	"/api/v2/series":     {"application/x-protobuf", 512_000, 5_242_880, 10_000, decodeSeriesPayload},
+	"/api/beta/sketches": {"application/x-protobuf", 2_621_440, 4_194_304, 10_000, decodeSketchPayload},
+	"/api/v1/check_run":  {"application/json", 2_621_440, 4_194_304, 10_000, decodeChecks},
+	"/intake/":           {"application/json", 2_621_440, 4_194_304, 10_000, decodeEvents},
 }
 
 // ServeHTTP takes a payload.
@@ -155,11 +199,11 @@ func (in *Intake) take(r *http.Request, body []byte, seen *Request) (status int,
 	if r.Header.Get("DD-Api-Key") != APIKey {
 		return http.StatusForbidden, "Forbidden"
 	}
-	limits, known := limitsOf[r.URL.Path]
+	route, known := routes[r.URL.Path]
 	if !known || r.Method != http.MethodPost {
 		return http.StatusNotFound, "no such route: " + r.Method + " " + r.URL.Path
 	}
-	if got := r.Header.Get("Content-Type"); got != "application/x-protobuf" {
+	if got := r.Header.Get("Content-Type"); got != route.contentType {
 		return http.StatusUnsupportedMediaType, "Content-Type is " + got
 	}
 	raw, err := decompress(r.Header.Get("Content-Encoding"), body)
@@ -167,35 +211,19 @@ func (in *Intake) take(r *http.Request, body []byte, seen *Request) (status int,
 		return http.StatusBadRequest, err.Error()
 	}
 	seen.Uncompressed = len(raw)
-	if len(body) > limits.compressed || len(raw) > limits.uncompressed {
+	if len(body) > route.compressed || len(raw) > route.uncompressed {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("%d bytes, %d uncompressed", len(body), len(raw))
 	}
-	var points []Point
-	var sketches []Sketch
-	err = fields(raw, func(f field) error {
-		switch {
-		case f.number != 1:
-			return nil
-		case r.URL.Path == "/api/v2/series":
-			decoded, err := decodeSeries(f.bytes)
-			points = append(points, decoded...)
-			return err
-		default:
-			decoded, err := decodeSketch(f.bytes)
-			sketches = append(sketches, decoded...)
-			return err
-		}
-	})
+	decoded, err := route.decode(raw)
 	if err != nil {
-		return http.StatusBadRequest, err.Error()
+		return http.StatusBadRequest, r.URL.Path + ": " + err.Error()
 	}
-	if n := len(points) + len(sketches); n > limits.points {
+	if n := decoded.count(); n > route.points {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("%d points", n)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.points = append(in.points, points...)
-	in.sketches = append(in.sketches, sketches...)
+	in.taken.add(decoded)
 	return http.StatusAccepted, ""
 }
 
@@ -222,227 +250,4 @@ func decompress(encoding string, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(r)
-}
-
-// field is one field of a protobuf message.
-type field struct {
-	number protowire.Number
-	varint uint64
-	double float64
-	bytes  []byte
-}
-
-// fields calls one for each field of a message.
-func fields(message []byte, one func(field) error) error {
-	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		message = message[n:]
-		f := field{number: number}
-		switch kind {
-		case protowire.VarintType:
-			f.varint, n = protowire.ConsumeVarint(message)
-		case protowire.Fixed64Type:
-			var bits uint64
-			bits, n = protowire.ConsumeFixed64(message)
-			f.double = math.Float64frombits(bits)
-		case protowire.BytesType:
-			f.bytes, n = protowire.ConsumeBytes(message)
-		default:
-			return fmt.Errorf("field %d has wire type %d", number, kind)
-		}
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		message = message[n:]
-		if err := one(f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func decodeSeries(message []byte) ([]Point, error) {
-	var p Point
-	var values []Point
-	err := fields(message, func(f field) error {
-		switch f.number {
-		case 1:
-			return decodeResource(f.bytes, &p)
-		case 2:
-			p.Metric = string(f.bytes)
-		case 3:
-			p.Tags = append(p.Tags, string(f.bytes))
-		case 4:
-			v, err := decodePoint(f.bytes)
-			values = append(values, v)
-			return err
-		case 5:
-			types := [...]string{"unspecified", "count", "rate", "gauge"}
-			if f.varint >= uint64(len(types)) {
-				return fmt.Errorf("type is %d", f.varint)
-			}
-			p.Type = types[f.varint]
-		case 6:
-			p.Unit = string(f.bytes)
-		case 8:
-			p.Interval = int64(f.varint)
-		case 9:
-			return decodeOrigin(f.bytes, &p.Origin)
-		default:
-			return fmt.Errorf("a series has a field %d", f.number)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(p.Tags)
-	var points []Point
-	for _, v := range values {
-		point := p
-		point.Value, point.Time = v.Value, v.Time
-		switch {
-		case p.Metric == "" || p.Type == "":
-			return nil, fmt.Errorf("a series without name or type: %+v", p)
-		case math.IsNaN(v.Value) || math.IsInf(v.Value, 0):
-			return nil, fmt.Errorf("%s has the value %v", p.Metric, v.Value)
-		case v.Time == 0:
-			return nil, fmt.Errorf("%s has no time", p.Metric)
-		}
-		points = append(points, point)
-	}
-	if len(points) == 0 {
-		return nil, fmt.Errorf("%s has no points", p.Metric)
-	}
-	return points, nil
-}
-
-func decodeResource(message []byte, p *Point) error {
-	kind, name := "", ""
-	err := fields(message, func(f field) error {
-		switch f.number {
-		case 1:
-			kind = string(f.bytes)
-		case 2:
-			name = string(f.bytes)
-		}
-		return nil
-	})
-	switch kind {
-	case "host":
-		p.Host = name
-	case "device":
-		p.Device = name
-	default:
-		return fmt.Errorf("a resource of type %q", kind)
-	}
-	return err
-}
-
-func decodePoint(message []byte) (p Point, err error) {
-	err = fields(message, func(f field) error {
-		switch f.number {
-		case 1:
-			p.Value = f.double
-		case 2:
-			p.Time = int64(f.varint)
-		}
-		return nil
-	})
-	return p, err
-}
-
-func decodeSketch(message []byte) ([]Sketch, error) {
-	var s Sketch
-	var sketches []Sketch
-	err := fields(message, func(f field) error {
-		switch f.number {
-		case 1:
-			s.Metric = string(f.bytes)
-		case 2:
-			s.Host = string(f.bytes)
-		case 4:
-			s.Tags = append(s.Tags, string(f.bytes))
-		case 7:
-			one, err := decodeDogsketch(f.bytes)
-			sketches = append(sketches, one)
-			return err
-		case 8:
-			return decodeOrigin(f.bytes, &s.Origin)
-		default:
-			return fmt.Errorf("a sketch has a field %d", f.number)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(s.Tags)
-	for i := range sketches {
-		sketches[i].Metric, sketches[i].Host, sketches[i].Tags, sketches[i].Origin = s.Metric, s.Host, s.Tags, s.Origin
-	}
-	if len(sketches) == 0 || s.Metric == "" {
-		return nil, fmt.Errorf("a sketch without name or points: %+v", s)
-	}
-	return sketches, nil
-}
-
-func decodeDogsketch(message []byte) (Sketch, error) {
-	var s Sketch
-	err := fields(message, func(f field) error {
-		switch f.number {
-		case 1:
-			s.Time = int64(f.varint)
-		case 2:
-			s.Count = int64(f.varint)
-		case 3:
-			s.Min = f.double
-		case 4:
-			s.Max = f.double
-		case 5:
-			s.Avg = f.double
-		case 6:
-			s.Sum = f.double
-		case 7:
-			return packed(f.bytes, func(v uint64) { s.Keys = append(s.Keys, int32(protowire.DecodeZigZag(v))) })
-		case 8:
-			return packed(f.bytes, func(v uint64) { s.Counts = append(s.Counts, uint32(v)) })
-		default:
-			return fmt.Errorf("a dogsketch has a field %d", f.number)
-		}
-		return nil
-	})
-	if err == nil && (s.Count <= 0 || s.Time == 0 || len(s.Keys) == 0 || len(s.Keys) != len(s.Counts) || !slices.IsSorted(s.Keys)) {
-		err = fmt.Errorf("a dogsketch that makes no sense: %+v", s)
-	}
-	return s, err
-}
-
-func packed(message []byte, one func(uint64)) error {
-	for len(message) > 0 {
-		v, n := protowire.ConsumeVarint(message)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		one(v)
-		message = message[n:]
-	}
-	return nil
-}
-
-func decodeOrigin(metadata []byte, origin *[3]uint64) error {
-	return fields(metadata, func(f field) error {
-		if f.number != 1 {
-			return fmt.Errorf("metadata has a field %d", f.number)
-		}
-		return fields(f.bytes, func(f field) error {
-			if i := int(f.number) - 4; i >= 0 && i < len(origin) {
-				origin[i] = f.varint
-			}
-			return nil
-		})
-	})
 }

@@ -36,6 +36,16 @@ func appendLines(dst []byte, format lineFormat, b *metric.Batch, from int) ([]by
 	return dst, n
 }
 
+// AppendText appends all of b as a logs forwarder writes it in the format text.
+func AppendText(dst []byte, b *metric.Batch) []byte {
+	for done, n := 0, 0; done < int(b.Points()); done += n {
+		var some []byte
+		some, n = appendLines(nil, textLines{}, b, done)
+		dst = append(dst, some...)
+	}
+	return dst
+}
+
 // The first and the last second that RFC 3339 can write.
 var (
 	firstSecond = time.Date(0, time.January, 1, 0, 0, 0, 0, time.UTC).Unix()

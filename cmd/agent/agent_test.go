@@ -257,18 +257,18 @@ func TestBadInputIsCountedByReason(t *testing.T) {
 	intake := testkit.NewIntake(t)
 	p := start(t, build(t), append(toIntake(intake), "WEIR_LOG_LEVEL=debug")...)
 	bad := map[string][]string{
-		"no_kind":                   {"nonsense", "a:1"},
-		"no_name":                   {":1|c"},
-		"no_value":                  {"a:|g", "a|c"},
-		"unknown_kind":              {"a:1|zz"},
-		"bad_value":                 {"a:abc|g", "a:1,2|d"},
-		"value_not_finite":          {"a:NaN|g", "a:1:inf|c"},
-		"bad_rate":                  {"a:1|c|@x"},
-		"rate_out_of_range":         {"a:1|c|@0", "a:1|c|@Infinity", "a:1|c|@2"},
-		"unsupported_event":         {"_e{5,4}:title|text"},
-		"unsupported_service_check": {"_sc|name|0"},
-		"unsupported_timestamp":     {"a:1|c|T1700000000"},
-		"truncated":                 {strings.Repeat("x", 9000)},
+		"no_kind":           {"nonsense", "a:1"},
+		"no_name":           {":1|c"},
+		"no_value":          {"a:|g", "a|c"},
+		"unknown_kind":      {"a:1|zz"},
+		"bad_value":         {"a:abc|g", "a:1,2|d"},
+		"value_not_finite":  {"a:NaN|g", "a:1:inf|c"},
+		"bad_rate":          {"a:1|c|@x"},
+		"rate_out_of_range": {"a:1|c|@0", "a:1|c|@Infinity", "a:1|c|@2"},
+		"bad_event":         {"_e{50,4}:title|text"},
+		"bad_service_check": {"_sc|name|7"},
+		"bad_timestamp":     {"a:1|c|T0"},
+		"truncated":         {strings.Repeat("x", 9000)},
 	}
 	good, lines := 0, 0
 	for _, examples := range bad {

@@ -69,6 +69,7 @@ func newCommand() *cobra.Command {
 			},
 		},
 		newSendCommand(&configFile),
+		newExplainCommand(&configFile),
 		&cobra.Command{
 			Use:   "version",
 			Short: "Print the version",

@@ -117,11 +117,15 @@ func wantSeries(b *metric.Batch, s *metric.Series) *gogen.MetricPayload_MetricSe
 	if device := s.Context.Device(); device != "" {
 		resources = append(resources, &gogen.MetricPayload_Resource{Type: "device", Name: device})
 	}
+	seconds := b.Start.Unix()
+	if s.Time != 0 {
+		seconds = s.Time
+	}
 	return &gogen.MetricPayload_MetricSeries{
 		Resources: resources,
 		Metric:    s.Context.Name() + s.Suffix,
 		Tags:      slices.Collect(s.Context.Tags()),
-		Points:    []*gogen.MetricPayload_MetricPoint{{Value: s.Value, Timestamp: b.Start.Unix()}},
+		Points:    []*gogen.MetricPayload_MetricPoint{{Value: s.Value, Timestamp: seconds}},
 		Type:      map[metric.SeriesType]gogen.MetricPayload_MetricType{metric.Count: gogen.MetricPayload_COUNT, metric.Rate: gogen.MetricPayload_RATE, metric.GaugeType: gogen.MetricPayload_GAUGE}[s.Type],
 		Unit:      s.Unit(),
 		Interval:  int64(b.Interval / time.Second),
@@ -210,6 +214,7 @@ func randomBatch(r *rand.Rand) *metric.Batch {
 			Suffix:  []string{"", ".avg", ".95percentile"}[r.IntN(3)],
 			Value:   randomValue(r),
 			Type:    []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
+			Time:    []int64{0, 0, 1_700_000_000 + r.Int64N(1e9)}[r.IntN(3)],
 		})
 	}
 	for i := range r.IntN(50) {

@@ -3,6 +3,7 @@ package aggregator
 import (
 	"bytes"
 	"slices"
+	"strings"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -104,17 +105,19 @@ func appendOriginTags(tags [][]byte, origin metric.Origin, sender string, n *nam
 
 // messageTags returns the host and the tags of an event or a service check: "h:"
 // goes before a host tag, and that before the agent's own.
-func (k *identityScratch) messageTags(host string, sent []string, origin metric.Origin, sender string, n *naming) (string, []string) {
+func messageTags(host string, sent []string, origin metric.Origin, sender string, n *naming) (string, []string) {
 	tagged, fromTag := "", false
-	tags := append(k.tags[:0], n.tags...)
+	tags := make([]string, 0, len(sent)+len(n.tags))
+	for _, tag := range n.tags {
+		tags = append(tags, string(tag))
+	}
 	for _, tag := range sent {
-		b := []byte(tag)
 		switch {
-		case bytes.HasPrefix(b, hostTag):
+		case strings.HasPrefix(tag, string(hostTag)):
 			tagged, fromTag = tag[len(hostTag):], true
-		case bytes.HasPrefix(b, internalTag) && originTag(b, &origin):
+		case strings.HasPrefix(tag, string(internalTag)) && originTag([]byte(tag), &origin):
 		default:
-			tags = append(tags, b)
+			tags = append(tags, tag)
 		}
 	}
 	switch {
@@ -124,14 +127,11 @@ func (k *identityScratch) messageTags(host string, sent []string, origin metric.
 	default:
 		host = n.host
 	}
-	tags = appendOriginTags(tags, origin, sender, n)
-	slices.SortFunc(tags, bytes.Compare)
-	k.tags = tags
-	var all []string
-	for _, tag := range slices.CompactFunc(tags, bytes.Equal) {
-		all = append(all, string(tag))
+	for _, tag := range appendOriginTags(nil, origin, sender, n) {
+		tags = append(tags, string(tag))
 	}
-	return host, all
+	slices.Sort(tags)
+	return host, slices.Compact(tags)
 }
 
 // exemptFromNamespace reports whether a name keeps its own prefix. The list is

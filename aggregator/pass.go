@@ -21,7 +21,7 @@ const maxPassing = 4096
 // that time. As in the Datadog Agent a counter becomes a rate over the interval,
 // and a sample rate does not count.
 func (w *Worker) pass(s *metric.Sample) {
-	packed := w.lines.Packed(s)
+	packed := w.packed(s)
 	if len(w.active.passed)+1+len(packed) > maxPassed {
 		w.stats.refused[metric.TimestampLimit]++
 		return
@@ -66,7 +66,7 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 			w.stats.refusedEvents++
 			continue
 		}
-		e.Host, e.Tags = w.scratch.messageTags(e.Host, e.Tags, e.Origin, lines.Sender, &w.aggregator.naming)
+		e.Host, e.Tags = messageTags(e.Host, e.Tags, e.Origin, lines.Sender, &w.aggregator.naming)
 		e.Origin = metric.Origin{}
 		if e.Time == 0 {
 			e.Time = now
@@ -78,7 +78,7 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 			w.stats.refusedChecks++
 			continue
 		}
-		c.Host, c.Tags = w.scratch.messageTags(c.Host, c.Tags, c.Origin, lines.Sender, &w.aggregator.naming)
+		c.Host, c.Tags = messageTags(c.Host, c.Tags, c.Origin, lines.Sender, &w.aggregator.naming)
 		c.Origin = metric.Origin{}
 		if c.Time == 0 {
 			c.Time = now

@@ -136,6 +136,14 @@ func (w *Worker) addWindow(samples []metric.Sample) {
 	}
 }
 
+// packed returns the values of a sample after the first.
+func (w *Worker) packed(s *metric.Sample) []float64 {
+	if s.MoreEnd == 0 { // as nearly always: spare the loads
+		return nil
+	}
+	return w.lines.Packed(s)
+}
+
 // add adds the values of one sample whose place is known.
 //
 // Hot path: once per sample.
@@ -144,12 +152,12 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 	case opCounter:
 		sum := w.active.counters.at(r.index())
 		*sum += s.Value
-		for _, v := range w.lines.Packed(s) {
+		for _, v := range w.packed(s) {
 			*sum += v
 		}
 	case opGauge:
 		v := s.Value
-		if packed := w.lines.Packed(s); len(packed) > 0 {
+		if packed := w.packed(s); len(packed) > 0 {
 			v = packed[len(packed)-1]
 		}
 		*w.active.gauges.at(r.index()) = gauge{v, w.now}
@@ -158,17 +166,17 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 	case opHistogram:
 		h := w.active.histograms.at(r.index())
 		h.add(s.Value, 1)
-		for _, v := range w.lines.Packed(s) {
+		for _, v := range w.packed(s) {
 			h.add(v, 1)
 		}
 	case opDistribution:
 		d := w.active.distributions.at(r.index())
 		d.add(s.Value)
-		for _, v := range w.lines.Packed(s) {
+		for _, v := range w.packed(s) {
 			d.add(v)
 		}
 	case opKeptGauge:
-		w.active.keptGauges.at(r.index()).add(s, w.lines.Packed(s), w.now)
+		w.active.keptGauges.at(r.index()).add(s, w.packed(s), w.now)
 	case opWeighted:
 		w.addWeighted(w.weighted[r.index()], s)
 	}
@@ -181,23 +189,23 @@ func (w *Worker) addWeighted(to weightedRef, s *metric.Sample) {
 	case opCounter:
 		sum := w.active.counters.at(index)
 		*sum += s.Value * weight
-		for _, v := range w.lines.Packed(s) {
+		for _, v := range w.packed(s) {
 			*sum += v * weight
 		}
 	case opHistogram:
 		h := w.active.histograms.at(index)
 		if to.classic {
-			h.unseen += (weight - 1) * float64(1+len(w.lines.Packed(s)))
+			h.unseen += (weight - 1) * float64(1+len(w.packed(s)))
 			weight = 1
 		}
 		h.add(s.Value, weight)
-		for _, v := range w.lines.Packed(s) {
+		for _, v := range w.packed(s) {
 			h.add(v, weight)
 		}
 	case opDistribution:
 		d := w.active.distributions.at(index)
 		d.addWeighted(s.Value, weight)
-		for _, v := range w.lines.Packed(s) {
+		for _, v := range w.packed(s) {
 			d.addWeighted(v, weight)
 		}
 	default:

@@ -3,6 +3,7 @@ package parser
 import (
 	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -13,7 +14,8 @@ var (
 )
 
 // event reads the event at the start of a packet and returns how many bytes it
-// took, its line ending included. line is the packet up to the first line ending.
+// took, its line ending included. line is the packet's first line without its
+// ending.
 //
 //	_e{TITLE BYTES,TEXT BYTES}:TITLE|TEXT|d:TIME|h:HOST|k:KEY|p:PRIORITY|s:SOURCE|t:ALERT TYPE|#TAGS
 //
@@ -21,8 +23,12 @@ var (
 // beyond the line: then the bytes behind title and text must be those of an event,
 // and otherwise only the line is lost.
 func (p *Parser) event(packet, line []byte, into *metric.Lines) (taken int, why metric.Reason) {
-	taken = min(len(line)+1, len(packet))
-	line = withoutReturn(line)
+	taken = len(line)
+	if end := bytes.IndexByte(packet[taken:], '\n'); end >= 0 {
+		taken += end + 1
+	} else {
+		taken = len(packet)
+	}
 	colon := bytes.IndexByte(line, ':')
 	if colon < 0 {
 		return taken, metric.BadEvent
@@ -169,13 +175,7 @@ func stringTags(text []byte) []string {
 	if len(text) == 0 {
 		return nil
 	}
-	var tags []string
-	for more := true; more; {
-		var tag []byte
-		tag, text, more = cut(text, ',')
-		tags = append(tags, string(tag))
-	}
-	return tags
+	return strings.Split(string(text), ",")
 }
 
 func withoutReturn(line []byte) []byte {

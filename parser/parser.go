@@ -42,31 +42,41 @@ import (
 // TestPacketDoesNotAllocate checks.
 func (p *Parser) Packet(packet []byte, cut bool, into *metric.Lines) {
 	for len(packet) > 0 {
-		line, next := packet, len(packet)
+		line, whole := packet, packet
 		if end := bytes.IndexByte(packet, '\n'); end >= 0 {
-			line, next = packet[:end], end+1
+			line, packet = packet[:end], packet[end+1:]
 		} else if cut {
 			break
+		} else {
+			packet = nil
 		}
-		why := metric.Accepted
-		switch {
-		case len(line) == 0 || len(line) == 1 && line[0] == '\r':
-			packet = packet[next:]
+		line = withoutReturn(line)
+		if len(line) == 0 {
 			continue
-		case line[0] == '_' && bytes.HasPrefix(line, eventPrefix):
-			events := len(into.Events)
-			if next, why = p.event(packet, line, into); cut && next == len(packet) && packet[next-1] != '\n' {
-				into.Events, why = into.Events[:events], metric.Truncated
-				cut = false // it is counted
-			}
-		default:
-			why = p.line(withoutReturn(line), into)
 		}
 		into.Count++
+		var why metric.Reason
+		switch {
+		case line[0] != '_' && !p.statsd:
+			why = p.metric(line, into)
+		case bytes.HasPrefix(line, eventPrefix):
+			var taken int
+			taken, why = p.event(whole, line, into)
+			packet = whole[taken:]
+			if cut && len(packet) == 0 && whole[taken-1] != '\n' {
+				// It reached into the last line, which is not whole.
+				if why == metric.Accepted {
+					into.Events = into.Events[:len(into.Events)-1]
+				}
+				into.Reject(line, metric.Truncated)
+				return
+			}
+		default:
+			why = p.line(line, into)
+		}
 		if why != metric.Accepted {
 			into.Reject(line, why)
 		}
-		packet = packet[next:]
 	}
 	if cut { // what the packet ends in, or would have gone on with
 		into.Count++

@@ -217,6 +217,21 @@ func TestPacketDoesNotAllocate(t *testing.T) {
 	}
 }
 
+func TestStatsDDoesNotAllocate(t *testing.T) {
+	packet := []byte(strings.Repeat("page.views:1|c|@0.5\nload:+0.25|g\nsize:1:2:3|ms\nuser:ann|s\nuser:|s\nbad\na:1|c:2|ms|#x\n", 20))
+	var lines metric.Lines
+	for range 3 {
+		lines.Reset()
+		statsd.Packet(packet, false, &lines)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		lines.Reset()
+		statsd.Packet(packet, false, &lines)
+	}); n != 0 {
+		t.Errorf("%v allocations a packet, want 0", n)
+	}
+}
+
 func TestDescribeDoesNotAllocate(t *testing.T) {
 	var lines metric.Lines
 	dogstatsd.Packet([]byte("page.views:1|c|@0.5|#env:prod,team:web,a:b,c:d"), false, &lines)

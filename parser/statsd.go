@@ -25,9 +25,8 @@ func (p *Parser) statsdLine(line []byte, into *metric.Lines) metric.Reason {
 	if colon == 0 {
 		return metric.NoName
 	}
-	first := nextMetric(line[colon+1:])
-	if first < 0 {
-		return p.statsdMetric(line, into)
+	if nextMetric(line[colon+1:]) < 0 {
+		return p.statsdMetric(line, colon, into)
 	}
 
 	// The whole line counts as its first metric, every further one as one more.
@@ -44,7 +43,7 @@ func (p *Parser) statsdLine(line []byte, into *metric.Lines) metric.Reason {
 			into.Text = append(into.Text, tags...)
 		}
 		text := into.Text[start:len(into.Text):len(into.Text)]
-		if why := p.statsdMetric(text, into); why != metric.Accepted {
+		if why := p.statsdMetric(text, colon, into); why != metric.Accepted {
 			into.Reject(text, why)
 		}
 		if end < 0 {
@@ -58,9 +57,8 @@ func (p *Parser) statsdLine(line []byte, into *metric.Lines) metric.Reason {
 	}
 }
 
-// statsdMetric is line for a line of one metric.
-func (p *Parser) statsdMetric(line []byte, into *metric.Lines) metric.Reason {
-	colon, _ := nameEnd(line)
+// statsdMetric is line for a line of one metric, whose first ':' is known.
+func (p *Parser) statsdMetric(line []byte, colon int, into *metric.Lines) metric.Reason {
 	if pipe := colon + 1; pipe < len(line) && line[pipe] == '|' && isSet(line[pipe+1:], true) {
 		// An empty member is counted as "0".
 		start := len(into.Text)
@@ -72,16 +70,21 @@ func (p *Parser) statsdMetric(line []byte, into *metric.Lines) metric.Reason {
 		return why
 	}
 	s := &into.Samples[before]
-	if kind, _, _ := cut(s.TailBytes(), '|'); string(bytes.TrimSpace(kind)) == "ms" {
-		for _, v := range append([]float64{s.Value}, into.Packed(s)...) {
-			if v < 0 {
-				into.Values = into.Values[:min(len(into.Values), int(s.More))]
-				into.Samples = into.Samples[:before]
-				return metric.NegativeTimer
-			}
-		}
+	negative := s.Value < 0
+	for _, v := range into.Packed(s) {
+		negative = negative || v < 0
 	}
-	return metric.Accepted
+	if !negative {
+		return metric.Accepted
+	}
+	if kind, _, _ := cut(s.TailBytes(), '|'); string(bytes.TrimSpace(kind)) != "ms" {
+		return metric.Accepted
+	}
+	if s.MoreEnd > s.More {
+		into.Values = into.Values[:s.More-1] // the first of them is there, too
+	}
+	into.Samples = into.Samples[:before]
+	return metric.NegativeTimer
 }
 
 // nextMetric returns the index of the ':' in text at which the next metric begins,
@@ -91,19 +94,28 @@ func nextMetric(text []byte) int {
 	at := bytes.IndexByte(text, '|')
 	for kind := true; at >= 0; kind = false { // whether the field is the kind
 		field := text[at+1:]
-		ends := "|"
-		switch {
-		case kind, len(field) > 0 && field[0] == '@':
-			ends = "|:"
-		case len(field) > 0 && field[0] == '#':
-			return -1
+		if !kind && len(field) > 0 {
+			if field[0] == '#' {
+				return -1
+			}
+			if field[0] != '@' {
+				next := bytes.IndexByte(field, '|')
+				if next < 0 {
+					return -1
+				}
+				at += 1 + next
+				continue
+			}
 		}
-		i := bytes.IndexAny(field, ends)
-		if i < 0 {
-			return -1
+		i := 0
+		for i < len(field) && field[i] != '|' && field[i] != ':' {
+			i++
 		}
 		at += 1 + i
-		if text[at] == ':' {
+		switch {
+		case i == len(field):
+			return -1
+		case field[i] == ':':
 			return at
 		}
 	}

@@ -3,7 +3,11 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/weir-agent/weir/aggregator"
@@ -64,6 +68,70 @@ func BenchmarkSample(b *testing.B) {
 					run()
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(lines), "ns/sample")
+			})
+		}
+	}
+}
+
+// hostileLines kill or fool other agents, or try to be expensive.
+func hostileLines() map[string]string {
+	long := func(piece string, n int) string { return strings.Repeat(piece, n/len(piece)) }
+	const most = 60_000 // of a datagram
+	return map[string]string{
+		"no_value":         "a:|g",
+		"infinite_rate":    "a:1|c|@Infinity",
+		"tiny_rate":        "a:1|ms|@0.000001",
+		"prototype":        "__proto__:1|ms",
+		"huge_lengths":     "_e{99999999999999999999,1}:a|b",
+		"one_line":         long("x", most),
+		"many_tags":        "a:1|c|#" + long("t5:v5,", most),
+		"many_values":      "a:1" + long(":1", most) + "|c",
+		"many_timers":      "a:1" + long(":7", most) + "|ms",
+		"many_bad_values":  "a:1" + long(":1", most) + ":x|c",
+		"many_fields":      "a:1|c" + long("|x", most),
+		"many_rates":       "a:1|c" + long("|@0.5", most),
+		"many_metrics":     "a:1|c" + long(":1|c", most),
+		"long_name_twice":  long("n", most/2) + ":1|c:1|c:1|c|#" + long("t", most/2),
+		"nuls":             long("\x00", most),
+		"not_utf8":         "\xff\xfe:1|c|#\xc3\x28",
+		"many_events":      long("_e{1,1}:a|b\n", most),
+		"events_that_fail": long("_e{9,99999}:a|b\n", most),
+		"long_event_tags":  "_e{1,1}:a|b|#" + long("t,", most),
+		"many_checks":      long("_sc|a|0\n", most),
+		"new_contexts":     long("a%d:1|c\n", most/2), // the benchmark numbers them
+		"times":            long("a:1|c|T1700000000\n", most),
+		"empty_lines":      long("\n", most),
+		"colons":           long(":", most),
+		"pipes":            long("|", most),
+	}
+}
+
+// BenchmarkHostile is what lines that try to be expensive cost a byte, in both
+// dialects; "normal" is a packet like any other.
+func BenchmarkHostile(b *testing.B) {
+	lines := hostileLines()
+	normal, _ := packets(1000, 3)
+	lines["normal"] = string(normal[0])
+	for _, name := range slices.Sorted(maps.Keys(lines)) {
+		for _, dialect := range []string{parser.DialectDogStatsD, parser.DialectStatsD} {
+			b.Run(name+"/"+dialect, func(b *testing.B) {
+				p := parser.New(parser.Config{Dialect: dialect, TagStyle: parser.TagsDogStatsD})
+				cfg := aggregator.DefaultConfig()
+				a := aggregator.New(cfg, []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
+				in := intake{parser: p, worker: a.Worker(0)}
+				packet := []byte(lines[name])
+				n := 0
+				for b.Loop() {
+					if name == "new_contexts" {
+						b.StopTimer()
+						n++
+						packet = []byte(strings.ReplaceAll(lines[name], "%d", strconv.Itoa(n)))
+						b.StartTimer()
+					}
+					in.packet(packet, false, "")
+					in.end()
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(packet)), "ns/byte")
 			})
 		}
 	}

@@ -208,3 +208,12 @@ func TestConformance(t *testing.T) {
 		}
 	}
 }
+
+// reasonNames are the names of all reasons to reject a line or refuse a sample.
+var reasonNames = func() map[string]bool {
+	names := map[string]bool{}
+	for why := range metric.Reasons {
+		names[why.String()] = true
+	}
+	return names
+}()

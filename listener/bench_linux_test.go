@@ -122,7 +122,7 @@ func receive(b *testing.B, name string, rate int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if g, ok := l.engine.(*gnetEngine); ok {
+	if g, ok := l.sockets[0].engine.(*gnetEngine); ok {
 		g.drains = name == "gnet+drain"
 	}
 	runtime.GOMAXPROCS(processors + l.Processors())
@@ -135,7 +135,7 @@ func receive(b *testing.B, name string, rate int) {
 	})
 	waitForReader(b, l)
 
-	cmd := exec.Command(os.Args[0], l.Address().String(), strconv.Itoa(rate), "2s")
+	cmd := exec.Command(os.Args[0], l.Reader(0).Address, strconv.Itoa(rate), "2s")
 	cmd.Env = append(os.Environ(), senderEnv+"=1")
 	cmd.Stderr = os.Stderr
 	before, received := cpuTime(), l.Stats().Datagrams
@@ -160,7 +160,7 @@ func receive(b *testing.B, name string, rate int) {
 
 // waitForReader sends datagrams until one arrives.
 func waitForReader(tb testing.TB, l *Listener) {
-	conn, err := net.Dial("udp", l.Address().String())
+	conn, err := net.Dial("udp", l.Reader(0).Address)
 	if err != nil {
 		tb.Fatal(err)
 	}

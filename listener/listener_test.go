@@ -131,11 +131,11 @@ func untilHeard(t *testing.T, r *running, conn net.Conn) {
 func TestEveryDatagramIsHandedOn(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		r := start(t, cfg)
-		untilHeard(t, r, dial(t, r.Address().String()))
+		untilHeard(t, r, dial(t, r.Reader(0).Address))
 		const clients, each = 8, 500
 		want := map[string]bool{}
 		for client := range clients {
-			conn := dial(t, r.Address().String())
+			conn := dial(t, r.Reader(0).Address)
 			for i := range each {
 				packet := fmt.Sprintf("client%d.packet%d:1|c", client, i)
 				want[packet] = true
@@ -164,7 +164,7 @@ func TestLongDatagramsAreCutAndCounted(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		cfg.MaxPacket = 1024
 		r := start(t, cfg)
-		conn := dial(t, r.Address().String())
+		conn := dial(t, r.Reader(0).Address)
 		untilHeard(t, r, conn)
 		// One at a time and in a row: gnet reads the first of them itself.
 		for range 3 {
@@ -189,7 +189,7 @@ func TestLongDatagramsAreCutAndCounted(t *testing.T) {
 func TestEmptyDatagramsDoNoHarm(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		r := start(t, cfg)
-		conn := dial(t, r.Address().String())
+		conn := dial(t, r.Reader(0).Address)
 		untilHeard(t, r, conn)
 		write(t, conn, "")
 		write(t, conn, "")
@@ -211,7 +211,7 @@ func TestIPv6(t *testing.T) {
 		}
 		cfg.UDP = "[::1]:0"
 		r := start(t, cfg)
-		untilHeard(t, r, dial(t, r.Address().String()))
+		untilHeard(t, r, dial(t, r.Reader(0).Address))
 	})
 }
 
@@ -220,13 +220,13 @@ func TestIPv6(t *testing.T) {
 func TestPortTaken(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		first := start(t, cfg)
-		untilHeard(t, first, dial(t, first.Address().String()))
-		cfg.UDP = first.Address().String()
+		untilHeard(t, first, dial(t, first.Reader(0).Address))
+		cfg.UDP = first.Reader(0).Address
 		_, err := New(cfg, slog.New(slog.DiscardHandler))
 		if err == nil {
 			t.Fatal("a second listener got the port of the first")
 		}
-		for _, part := range []string{first.Address().String(), "taken", "set listen.udp"} {
+		for _, part := range []string{first.Reader(0).Address, "taken", "set listen.udp"} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("the error does not say %q: %v", part, err)
 			}
@@ -245,7 +245,7 @@ func TestAddressOfAnotherMachine(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	err := explain(syscall.EACCES, &net.UDPAddr{Port: 80})
+	err := explain(syscall.EACCES, keyed{Socket: Socket{Network: UDP}, key: "listen.udp"}, ":80", 80)
 	if !strings.Contains(err.Error(), "no permission") || !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE") {
 		t.Errorf("err = %v", err)
 	}
@@ -263,7 +263,7 @@ func TestStopDrainsTheSockets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := dial(t, l.Address().String())
+	conn := dial(t, l.Reader(0).Address)
 	ctx, cancel := context.WithCancel(context.Background())
 	var received atomic.Int32
 	inHandler, goOn := make(chan struct{}), make(chan struct{})
@@ -320,7 +320,7 @@ func TestKernelDropsAreCounted(t *testing.T) {
 				}
 			})
 		}()
-		conn := dial(t, l.Address().String())
+		conn := dial(t, l.Reader(0).Address)
 		payload := bytes.Repeat([]byte("x"), 500)
 		eventually(t, "the listener hears", func() bool {
 			_, _ = conn.Write(payload) // may be refused

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type running struct {
 
 	mu      sync.Mutex
 	packets []string
+	senders map[string]bool
 	cut     int
 	readers map[int]int
 }
@@ -56,15 +58,21 @@ func start(t *testing.T, cfg Config) *running {
 
 func startListener(t *testing.T, l *Listener) *running {
 	t.Helper()
-	r := &running{Listener: l, readers: map[int]int{}}
+	r := &running{Listener: l, readers: map[int]int{}, senders: map[string]bool{}}
+	busy := make([]atomic.Bool, l.Readers())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- l.Run(ctx, func(reader int, packets []Packet) {
+			if busy[reader].Swap(true) {
+				t.Errorf("reader %d calls twice at once", reader)
+			}
+			defer busy[reader].Store(false)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			for _, p := range packets {
 				r.packets = append(r.packets, string(p.Data))
+				r.senders[p.Sender] = true
 				r.readers[reader]++
 				if p.Cut {
 					r.cut++
@@ -88,9 +96,26 @@ func (r *running) count() int {
 	return len(r.packets)
 }
 
+// lines returns all lines that were handed on, in order.
+func (r *running) lines() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.FieldsFunc(strings.Join(r.packets, "\n"), func(c rune) bool { return c == '\n' })
+}
+
+// has reports whether a line was handed on.
+func (r *running) has(line string) func() bool {
+	return func() bool { return slices.Contains(r.lines(), line) }
+}
+
 func dial(t *testing.T, address string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("udp", address)
+	return dialTo(t, "udp", address)
+}
+
+func dialTo(t *testing.T, network, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}

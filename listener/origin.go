@@ -13,6 +13,8 @@ import (
 const (
 	// originsKept is how many processes a reader remembers the containers of.
 	originsKept = 4096
+	procFolder  = "/proc"
+
 	// originTime is for how long: then the number may be another process's.
 	originTime = time.Minute
 	// maxCgroupFile is how much of a process's list of cgroups is read.
@@ -21,7 +23,7 @@ const (
 
 // origins finds out which containers processes run in. It belongs to one reader.
 type origins struct {
-	folder string // /proc
+	folder string // procFolder, but for tests
 	known  map[int32]origin
 }
 
@@ -31,7 +33,7 @@ type origin struct {
 }
 
 func newOrigins() *origins {
-	return &origins{folder: "/proc", known: map[int32]origin{}}
+	return &origins{folder: procFolder, known: map[int32]origin{}}
 }
 
 // container returns the id of a process's container; "" if it is in none or cannot

@@ -17,7 +17,9 @@ import (
 //
 // A Unix socket has no receive buffer: it holds a number of datagrams, and each
 // sender may have some memory of them under way. Beyond either, senders wait for
-// the reader, so the same bounds hold for the number.
+// the reader, so the same bounds hold for the number. Where that leaves no time to
+// sleep, the reader waits for the next datagram: to look again and again takes
+// from the sender the time it could fill the queue in.
 type pacer struct {
 	queue      float64 // datagrams that a Unix socket holds; 0 for UDP
 	sendBuffer float64 // bytes that a sender may have under way, for a Unix socket
@@ -105,7 +107,7 @@ func (p *pacer) pause() time.Duration {
 	if p.datagrams > 0 {
 		longest = min(longest, enough/p.datagrams)
 	}
-	if p.datagrams*longest < worthwhile {
+	if p.datagrams*longest < worthwhile || p.queue > 0 && longest < minPause.Seconds() {
 		return 0
 	}
 	return time.Duration(longest * float64(time.Second))

@@ -23,7 +23,7 @@ type recvmmsgEngine struct {
 	where     string      // the address or path
 	file      *socketFile // nil if there is none or it is not ours
 	ours      bool        // nobody else has the sockets open
-	origins   bool        // ask for senders
+	proc      string      // where to look up senders: /proc; "": nobody asks for them
 	shortWait time.Duration
 	stats     []readerStats
 }
@@ -202,10 +202,12 @@ func (e *recvmmsgEngine) close() error {
 
 // originsOfReader returns what finds out about senders; nil if nobody asks.
 func (e *recvmmsgEngine) originsOfReader() *origins {
-	if !e.origins {
+	if e.proc == "" {
 		return nil
 	}
-	return newOrigins()
+	o := newOrigins()
+	o.folder = e.proc
+	return o
 }
 
 func (e *recvmmsgEngine) pacer() pacer {

@@ -13,7 +13,7 @@ import (
 // openUnixDatagram opens a Unix datagram socket, for one reader.
 func openUnixDatagram(cfg Config, p planned, stats []readerStats) (engine, error) {
 	e := &recvmmsgEngine{
-		max: int(cfg.MaxPacket), queue: queueLimit(), where: p.Address, origins: cfg.OriginDetection,
+		max: int(cfg.MaxPacket), queue: queueLimit(), where: p.Address,
 		shortWait: shortWait, stats: stats,
 	}
 	var fd int
@@ -29,7 +29,8 @@ func openUnixDatagram(cfg Config, p planned, stats []readerStats) (engine, error
 		}
 	}
 	e.sockets = []*socket{{fd: fd}}
-	if e.origins {
+	if cfg.OriginDetection {
+		e.proc = procFolder
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 			return nil, errors.Join(os.NewSyscallError("setsockopt SO_PASSCRED", err), e.close())
 		}

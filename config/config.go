@@ -51,6 +51,12 @@ func (c *Config) faults() []error {
 	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Forwarder.Validate()} {
 		all = append(all, flatten(err)...)
 	}
+	for i, socket := range c.Listen.More {
+		lines := parser.Config{Dialect: socket.Dialect, TagStyle: socket.TagStyle}.Or(parser.DefaultConfig())
+		for _, err := range flatten(lines.Validate()) {
+			all = append(all, fmt.Errorf("listen.more[%d].%w", i, err))
+		}
+	}
 	if _, err := c.Log.SlogLevel(); err != nil {
 		all = append(all, err)
 	}

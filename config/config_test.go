@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-agent/weir/forwarder"
+	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -101,9 +102,11 @@ func TestExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range schemaOf(destinationType).keys {
-		if !regexp.MustCompile(`(?m)^# [ -] ` + key + `: `).Match(text) {
-			t.Errorf("forwarders[].%s is not in the example", key)
+	for list, item := range map[string]reflect.Type{"forwarders": destinationType, "listen.more": reflect.TypeFor[listener.Socket]()} {
+		for _, key := range schemaOf(item).keys {
+			if !regexp.MustCompile(`(?m)^ *# [ -] ` + key + `: `).Match(text) {
+				t.Errorf("%s[].%s is not in the example", list, key)
+			}
 		}
 	}
 }
@@ -168,6 +171,8 @@ func TestAddressFromDatadogVariables(t *testing.T) {
 		"local":         {env: map[string]string{"DD_DOGSTATSD_NON_LOCAL_TRAFFIC": "false"}, want: "127.0.0.1:8125"},
 		"over the file": {env: map[string]string{"DD_DOGSTATSD_PORT": "9125"}, file: "listen: {udp: '127.0.0.2:1'}", want: "127.0.0.2:9125"},
 		"below WEIR_":   {env: map[string]string{"DD_DOGSTATSD_PORT": "9125", "WEIR_LISTEN_UDP": "127.0.0.3:2"}, want: "127.0.0.3:2"},
+		"closed":        {env: map[string]string{"DD_BIND_HOST": "10.0.0.1"}, file: "listen: {udp: '', tcp: '127.0.0.1:1'}", want: ""},
+		"not closed":    {env: map[string]string{"DD_DOGSTATSD_PORT": "9125"}, file: "listen: {udp: '', tcp: '127.0.0.1:1'}", want: "127.0.0.1:9125"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -179,6 +184,78 @@ func TestAddressFromDatadogVariables(t *testing.T) {
 				t.Errorf("listen.udp = %s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+func TestSockets(t *testing.T) {
+	clean(t)
+	const file = `
+listen:
+  udp: ""
+  unix_datagram: /run/file.sock
+  more:
+    - {network: tcp, address: "127.0.0.1:9000", dialect: statsd}
+    - network: unix_stream
+      address: /run/more.sock
+      tag_style: graphite
+`
+	more := []listener.Socket{
+		{Network: "tcp", Address: "127.0.0.1:9000", Dialect: "statsd"},
+		{Network: "unix_stream", Address: "/run/more.sock", TagStyle: "graphite"},
+	}
+	check := func(name string, got, want any) {
+		t.Helper()
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	cfg := load(t, file).Listen
+	check("udp", cfg.UDP, "")
+	check("unix_datagram", cfg.UnixDatagram, "/run/file.sock")
+	check("more", cfg.More, more)
+
+	t.Setenv("DD_DOGSTATSD_SOCKET", "/run/dd.sock")
+	t.Setenv("DD_DOGSTATSD_STREAM_SOCKET", "/run/dd-stream.sock")
+	cfg = load(t, file).Listen
+	check("unix_datagram of DD_", cfg.UnixDatagram, "/run/dd.sock")
+	check("unix_stream of DD_", cfg.UnixStream, "/run/dd-stream.sock")
+
+	t.Setenv("WEIR_LISTEN_UNIX_DATAGRAM", "/run/weir.sock")
+	t.Setenv("WEIR_LISTEN_MORE", `[{network: udp, address: "127.0.0.1:7"}]`)
+	cfg = load(t, file).Listen
+	check("unix_datagram of WEIR_", cfg.UnixDatagram, "/run/weir.sock")
+	check("more of WEIR_", cfg.More, []listener.Socket{{Network: "udp", Address: "127.0.0.1:7"}})
+}
+
+func TestFaultsOfSockets(t *testing.T) {
+	clean(t)
+	got := faultsOf(t, `listen:
+  udp: ""
+  unix_stream: weir.sock
+  socket_mode: 0888
+  max_connections: 0
+  idle_timeout: 1ms
+  more:
+    - address: 127.0.0.1:1
+    - {network: tcpp, address: "127.0.0.1:1"}
+    - network: tcp
+      address: 127.0.0.1
+    - {network: unix_datagram, address: ""}
+    - {network: udp, address: "127.0.0.1:1", adress: x}
+    - {network: udp, address: "127.0.0.1:1"}
+`)
+	want := `line 3: listen.unix_stream: "weir.sock" is not the path of a socket file; write an absolute one such as /run/weir/dogstatsd.sock
+line 4: listen.socket_mode: "0888" is not a mode; write three octal digits such as 0722 or 0660
+line 5: listen.max_connections: 0 is out of range; use 1 to 100000
+line 6: listen.idle_timeout: 1ms is too short; use 100ms or more, or 0s for no limit
+line 8: listen.more[0].network: it is missing; use one of udp, unix_datagram, unix_stream, tcp
+line 9: listen.more[1].network: there is no network "tcpp"; use one of udp, unix_datagram, unix_stream, tcp
+line 11: listen.more[2].address: "127.0.0.1" is not host:port; write an address such as 127.0.0.1:8125 or [::1]:8125
+line 12: listen.more[3].address: "" is not the path of a socket file; write an absolute one such as /run/weir/dogstatsd.sock
+line 13: listen.more[4].adress: there is no such key; did you mean listen.more[4].address?
+line 14: listen.more[5].address: 127.0.0.1:1 is the address of listen.more[4].address already; remove one`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults (-want +got):\n%s", diff)
 	}
 }
 
@@ -219,7 +296,7 @@ func TestFaults(t *testing.T) {
 		"a key twice":     {"hostname: a\nhostname: b\n", "line 2: hostname: the key is there twice; remove one"},
 		"upper case":      {"Flush_Interval: 5s\n", "line 1: Flush_Interval: there is no such key; did you mean flush_interval?"},
 		"no idea":         {"zzzzzzzzz: 1\n", "line 1: zzzzzzzzz: there is no such key; config.example.yaml lists all keys"},
-		"in a section":    {"listen:\n  zzzzzzzzz: 1\n", "line 2: listen.zzzzzzzzz: there is no such key; listen takes udp, receive_buffer, max_packet, readers, engine"},
+		"in a section":    {"listen:\n  zzzzzzzzz: 1\n", "line 2: listen.zzzzzzzzz: there is no such key; listen takes udp, unix_datagram, unix_stream, tcp, more, receive_buffer, max_packet, readers, engine, socket_mode, max_connections, idle_timeout"},
 		"a size":          {"listen: {max_packet: 8192}\n", `line 1: listen.max_packet: "8192" is not a size; write a number with a unit, such as 4MiB or 512KiB`},
 		"a number":        {"listen: {readers: many}\n", `line 1: listen.readers: "many" is not a whole number`},
 		"in a list":       {"histogram:\n  percentiles:\n    - 0.5\n    - high\n", `line 4: histogram.percentiles[1]: "high" is not a number`},

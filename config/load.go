@@ -228,6 +228,12 @@ func readEnvironment() (*environment, Faults) {
 	if text := os.Getenv("DD_TAGS"); text != "" {
 		fallback("tags", "DD_TAGS", splitWords(text))
 	}
+	if path := os.Getenv("DD_DOGSTATSD_SOCKET"); path != "" {
+		fallback("listen.unix_datagram", "DD_DOGSTATSD_SOCKET", path)
+	}
+	if path := os.Getenv("DD_DOGSTATSD_STREAM_SOCKET"); path != "" {
+		fallback("listen.unix_stream", "DD_DOGSTATSD_STREAM_SOCKET", path)
+	}
 	env.destinations = forwarder.Defaults{
 		APIKey: metric.Secret(strings.TrimSpace(os.Getenv("DD_API_KEY"))),
 		Site:   os.Getenv("DD_SITE"),
@@ -289,8 +295,11 @@ func (env *environment) adjustListener(v *viper.Viper) {
 		return
 	}
 	address := Default().Listen.UDP
-	if set := v.GetString("listen" + delimiter + "udp"); set != "" {
+	const key = "listen" + delimiter + "udp"
+	if set := v.GetString(key); set != "" {
 		address = set
+	} else if v.IsSet(key) && env.port == "" {
+		return // closed, whatever the host
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

@@ -41,6 +41,9 @@ func schemaOf(t reflect.Type) *schema {
 				}
 				continue
 			}
+			if name == "-" {
+				continue // set by the wiring
+			}
 			if name == "" {
 				panic("BUG: no yaml tag on " + t.String() + "." + field.Name)
 			}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,8 +33,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runSender sends 40-byte datagrams to an address: rate of them a second (0: as
-// fast as it can) for a duration, and prints how many it sent.
+// runSender sends 40-byte datagrams to an address or a path: rate of them a second
+// (0: as fast as it can) for a duration, and prints how many it sent. When the
+// receiver has no room, it waits.
 func runSender(address, rateText, durationText string) error {
 	rate, err := strconv.Atoi(rateText)
 	if err != nil {
@@ -43,14 +45,19 @@ func runSender(address, rateText, durationText string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := net.Dial("udp", address)
+	network := "udp"
+	if strings.HasPrefix(address, "/") {
+		network = "unixgram"
+	}
+	conn, err := net.Dial(network, address)
 	if err != nil {
 		return err
 	}
-	raw, err := conn.(*net.UDPConn).SyscallConn()
+	file, err := conn.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
 		return err
 	}
+	fd := file.Fd() // blocking
 	const most = 64
 	payload := []byte("some.metric.of.forty.bytes:12345|c|#a:bc")
 	iov := unix.Iovec{Base: &payload[0]}
@@ -71,13 +78,9 @@ func runSender(address, rateText, durationText string) error {
 				continue
 			}
 		}
-		var done uintptr
-		if err := raw.Write(func(fd uintptr) bool {
-			var errno unix.Errno
-			done, _, errno = unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&headers[0])), uintptr(n), 0, 0, 0)
-			return errno != unix.EAGAIN
-		}); err != nil {
-			return err
+		done, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&headers[0])), uintptr(n), 0, 0, 0)
+		if errno != 0 {
+			return errno
 		}
 		sent += int(done)
 	}
@@ -122,10 +125,46 @@ func receive(b *testing.B, name string, rate int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if g, ok := l.engine.(*gnetEngine); ok {
+	if g, ok := l.sockets[0].engine.(*gnetEngine); ok {
 		g.drains = name == "gnet+drain"
 	}
-	runtime.GOMAXPROCS(processors + l.Processors())
+	measure(b, l, rate)
+}
+
+// BenchmarkReceiveUnix shows what a Unix datagram costs and how fast a client that
+// waits for room can go, by what the reader believes the socket holds: what it
+// does; one datagram, so that it waits for each; or a million, so that it pauses
+// for as long as with UDP. With senders, it looks them up.
+func BenchmarkReceiveUnix(b *testing.B) {
+	for _, rate := range []int{1_000, 20_000, 100_000, 0} {
+		for _, variant := range []struct {
+			name  string
+			queue int
+		}{{"paced", 0}, {"waiting", 1}, {"pausing", 1e6}, {"senders", 0}} {
+			b.Run(fmt.Sprintf("rate=%d/%s", rate, variant.name), func(b *testing.B) {
+				for b.Loop() {
+					processors := runtime.GOMAXPROCS(0)
+					cfg := DefaultConfig()
+					cfg.UDP, cfg.UnixDatagram = "", b.TempDir()+"/d"
+					cfg.OriginDetection = variant.name == "senders"
+					l, err := New(cfg, slog.New(slog.DiscardHandler))
+					if err != nil {
+						b.Fatal(err)
+					}
+					if variant.queue > 0 {
+						l.sockets[0].engine.(*recvmmsgEngine).queue = variant.queue
+					}
+					measure(b, l, rate)
+					runtime.GOMAXPROCS(processors)
+				}
+			})
+		}
+	}
+}
+
+// measure runs a listener with one reader and a sender in another process.
+func measure(b *testing.B, l *Listener, rate int) {
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + l.Processors())
 	ctx, cancel := context.WithCancel(b.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -135,7 +174,7 @@ func receive(b *testing.B, name string, rate int) {
 	})
 	waitForReader(b, l)
 
-	cmd := exec.Command(os.Args[0], l.Address().String(), strconv.Itoa(rate), "2s")
+	cmd := exec.Command(os.Args[0], l.Reader(0).Address, strconv.Itoa(rate), "2s")
 	cmd.Env = append(os.Environ(), senderEnv+"=1")
 	cmd.Stderr = os.Stderr
 	before, received := cpuTime(), l.Stats().Datagrams
@@ -160,7 +199,8 @@ func receive(b *testing.B, name string, rate int) {
 
 // waitForReader sends datagrams until one arrives.
 func waitForReader(tb testing.TB, l *Listener) {
-	conn, err := net.Dial("udp", l.Address().String())
+	info := l.Reader(0)
+	conn, err := net.Dial(map[string]string{UDP: "udp", UnixDatagram: "unixgram"}[info.Network], info.Address)
 	if err != nil {
 		tb.Fatal(err)
 	}

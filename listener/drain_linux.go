@@ -33,9 +33,14 @@ type drain struct {
 	stride  int
 	max     int
 	packets []Packet
+
+	origins *origins // nil: nobody asks for senders
+	control []byte   // what the kernel says of them
 }
 
-func newDrain(max int) *drain {
+// newDrain returns a drain for datagrams of up to max bytes. With origins, the
+// sockets must have SO_PASSCRED set.
+func newDrain(max int, origins *origins) *drain {
 	// Buffers a power of two apart would compete for the same few lines of the
 	// cache.
 	const line = 64
@@ -45,6 +50,10 @@ func newDrain(max int) *drain {
 		stride:  (max+line-1)/line*line + line,
 		max:     max,
 		packets: make([]Packet, packetsAtOnce),
+		origins: origins,
+	}
+	if origins != nil {
+		d.control = make([]byte, credentialsSize*packetsAtOnce)
 	}
 	d.memory = make([]byte, d.stride*packetsAtOnce)
 	for i := range d.headers {
@@ -56,24 +65,34 @@ func newDrain(max int) *drain {
 	return d
 }
 
+// drained is what a drain found.
+type drained struct {
+	datagrams int
+	bytes     int  // in them, however much of it fits
+	empty     bool // whether the socket was empty in the end
+}
+
 // all reads until the socket is empty, or for callsAtOnce calls, and hands each
-// batch to handle. It returns how many datagrams there were and whether the
-// socket was empty in the end.
+// batch to handle.
 //
 // Hot path: the system call does not tell the Go scheduler, since it never
 // blocks, and asks for no source address, which costs a tenth of the call.
-func (d *drain) all(fd int, handle func([]Packet)) (datagrams int, empty bool, err error) {
+func (d *drain) all(fd int, handle func([]Packet)) (found drained, err error) {
 	for range callsAtOnce {
+		if d.origins != nil {
+			d.expectCredentials()
+		}
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&d.headers[0])),
 			packetsAtOnce, unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
 		switch errno {
 		case 0:
 		case unix.EAGAIN, unix.ENOMEM, unix.ENOBUFS: // the latter two pass
-			return datagrams, true, nil
+			found.empty = true
+			return found, nil
 		case unix.EINTR:
 			continue
 		default:
-			return datagrams, true, errno
+			return found, errno
 		}
 		for i := range int(n) {
 			// With MSG_TRUNC the length is the datagram's, however much of it fits.
@@ -82,14 +101,19 @@ func (d *drain) all(fd int, handle func([]Packet)) (datagrams int, empty bool, e
 				Data: d.memory[i*d.stride:][:min(length, d.max)],
 				Cut:  length > d.max,
 			}
+			found.bytes += length
+		}
+		if d.origins != nil {
+			d.readSenders(int(n))
 		}
 		handle(d.packets[:n])
-		datagrams += int(n)
+		found.datagrams += int(n)
 		if n < packetsAtOnce {
-			return datagrams, true, nil
+			found.empty = true
+			return found, nil
 		}
 	}
-	return datagrams, false, nil
+	return found, nil
 }
 
 // sweeper keeps a socket empty: drain, pause, drain, until nothing comes.
@@ -101,8 +125,8 @@ type sweeper struct {
 	handle func([]Packet)
 }
 
-func newSweeper(s *socket, max int, stats *readerStats, handle func([]Packet)) *sweeper {
-	return &sweeper{socket: s, drain: newDrain(max), stats: stats, handle: handle}
+func newSweeper(s *socket, d *drain, p pacer, stats *readerStats, handle func([]Packet)) *sweeper {
+	return &sweeper{socket: s, drain: d, pacer: p, stats: stats, handle: handle}
 }
 
 // sweep empties the socket again and again until waiting for the next datagram
@@ -115,18 +139,17 @@ func newSweeper(s *socket, max int, stats *readerStats, handle func([]Packet)) *
 // pause by a signal when it stops the world.
 func (s *sweeper) sweep(stopped *atomic.Bool) error {
 	for !stopped.Load() {
-		before, _ := memoryOf(s.socket.fd)
+		before := s.pacer.memoryOf(s.socket.fd)
 		s.stats.wakeups.Add(1)
-		datagrams := 0
-		for empty := false; !empty && !stopped.Load(); {
-			var n int
-			var err error
-			if n, empty, err = s.drain.all(s.socket.fd, s.handle); err != nil {
+		var sum drained
+		for !sum.empty && !stopped.Load() {
+			found, err := s.drain.all(s.socket.fd, s.handle)
+			if err != nil {
 				return fmt.Errorf("receive: %w", err)
 			}
-			datagrams += n
+			sum = drained{sum.datagrams + found.datagrams, sum.bytes + found.bytes, found.empty}
 		}
-		s.pacer.observe(before, datagrams, time.Now())
+		s.pacer.observe(before, sum, time.Now())
 		pause := s.pacer.pause()
 		if pause == 0 {
 			return nil
@@ -139,14 +162,10 @@ func (s *sweeper) sweep(stopped *atomic.Bool) error {
 	return nil
 }
 
-// lastDrain bounds how long a reader goes on when the agent stops and a client
-// sends faster than it reads.
-const lastDrain = time.Second
-
 // last empties the socket for the last time.
 func (s *sweeper) last() {
 	for start := time.Now(); time.Since(start) < lastDrain; {
-		if _, empty, err := s.drain.all(s.socket.fd, s.handle); empty || err != nil {
+		if found, err := s.drain.all(s.socket.fd, s.handle); found.empty || err != nil {
 			return
 		}
 	}

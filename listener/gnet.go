@@ -64,7 +64,17 @@ func openGnet(cfg Config, address *net.UDPAddr, stats []readerStats) (engine, er
 	}, nil
 }
 
-func (e *gnetEngine) address() netip.AddrPort { return e.bound }
+func (e *gnetEngine) name() string { return EngineGnet }
+
+func (e *gnetEngine) address() string { return e.bound.String() }
+
+// processors: its loops pause as the readers of recvmmsg do.
+func (e *gnetEngine) processors() int {
+	if !e.drains {
+		return 0
+	}
+	return len(e.stats)
+}
 
 func (e *gnetEngine) close() error { return nil }
 
@@ -154,13 +164,13 @@ func (e *gnetEngine) loop(fd int) *gnetLoop {
 	}
 	number := len(e.loops)
 	loop := &gnetLoop{number: number, stats: &e.stats[number]}
-	loop.sweeper = newSweeper(&socket{fd: fd}, int(e.cfg.MaxPacket), loop.stats, func(packets []Packet) { e.handle(number, packets) })
+	loop.sweeper = newSweeper(&socket{fd: fd}, newDrain(int(e.cfg.MaxPacket), nil), pacer{}, loop.stats, func(packets []Packet) { e.handle(number, packets) })
 	e.loops[fd] = loop
 	return loop
 }
 
 // silentLogger keeps gnet from writing to standard output and error. What it
-// could say of UDP, run returns.
+// could say, run returns.
 type silentLogger struct{}
 
 var _ logging.Logger = silentLogger{}

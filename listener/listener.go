@@ -1,15 +1,21 @@
-// Package listener receives datagrams and hands them on.
+// Package listener receives datagrams and streams and hands on what is in them.
 //
-// An address is served by several readers, each with a socket of its own
+// A UDP address is served by several readers, each with a socket of its own
 // (SO_REUSEPORT). On Linux a reader empties its socket with recvmmsg into memory
 // it reuses, and then pauses before it looks again: waking up costs several
 // times what receiving a datagram does, so each time should be for many. The
 // pause adapts to the rate and to what the receive buffer holds. Elsewhere
-// gnet's event loops read the sockets.
+// gnet's event loops read the sockets. A Unix datagram socket is read in the same
+// way, by one reader. The connections to a TCP or Unix stream socket are spread
+// over gnet's event loops, each of which is a reader.
+//
+// TCP carries lines. A Unix stream carries packets, each behind its length in 4
+// bytes, little-endian, as DogStatsD clients send them; a connection that begins
+// with text carries lines, as StatsD clients send them.
 //
 // In: sockets. Out: packets, handed to a Handler with the reader's number. It
-// never looks inside a packet and keeps no queue: when the Handler returns, the
-// packets are done with.
+// never looks inside a packet but for the newlines that end lines, and keeps no
+// queue: when the Handler returns, the packets are done with.
 package listener
 
 import (
@@ -17,48 +23,72 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/weir-agent/weir/metric"
 )
 
-// Packet is one datagram. Its bytes are borrowed until the Handler returns.
+// Packet is one datagram, one frame, or whole lines of a stream. Its bytes are
+// borrowed until the Handler returns.
 type Packet struct {
-	Data []byte
-	Cut  bool // the datagram was longer than max_packet
+	Data   []byte
+	Cut    bool   // it was longer than max_packet
+	Sender string // id of the container it came from; "" if that is not known
 }
 
 // Handler takes what a reader received. It is called by one goroutine for each
 // reader, so calls with different readers are concurrent.
 type Handler func(reader int, packets []Packet)
 
-// engine is one way to read sockets.
+// ReaderInfo says what a reader reads. All but the address is as in the
+// configuration; a port of 0 is the one the system chose.
+type ReaderInfo struct {
+	Network  string
+	Address  string
+	Dialect  string // "": the agent's
+	TagStyle string // "": the agent's
+}
+
+// engine is one way to read one socket, or several that share an address. It
+// counts its readers from 0.
 type engine interface {
+	// name says which way it is.
+	name() string
 	// run reads until stop is closed, then hands on what the sockets still hold (if
 	// it can), and closes them.
 	run(stop <-chan struct{}, handle Handler) error
 	// address is where the sockets are bound.
-	address() netip.AddrPort
-	// granted is the receive buffer that the kernel gave a socket, in the
+	address() string
+	// granted is the receive buffer that the kernel gave a UDP socket, in the
 	// measure of the configuration; 0 if that is not known.
 	granted() int
 	// drops returns how many datagrams the kernel has dropped since the sockets
 	// were opened, and whether it says.
 	drops() (uint64, bool)
+	// processors returns how many processors of the Go scheduler its readers keep
+	// to themselves.
+	processors() int
 	// close closes the sockets of an engine that was never run.
 	close() error
 }
 
 // Listener owns the sockets and their readers.
 type Listener struct {
-	cfg     Config
+	cfg      Config
+	sockets  []boundSocket
+	readers  []readerStats
+	warnings warnings
+	log      *slog.Logger
+}
+
+// boundSocket is an address that is listened on.
+type boundSocket struct {
+	Socket
 	engine  engine
-	readers []readerStats
-	log     *slog.Logger
+	streams *streamStats // nil for datagrams
+	first   int          // the number of its first reader
+	count   int          // of readers
 }
 
 // readerStats is written by one reader, and read by anybody.
@@ -70,87 +100,139 @@ type readerStats struct {
 	_         [64]byte // no two readers write to one cache line
 }
 
-// New opens the sockets; cfg must have passed Validate.
+// New opens the sockets; cfg must have passed Validate. Sockets that systemd
+// passed to the process take the place of those with the same address, or are
+// further ones.
 func New(cfg Config, log *slog.Logger) (*Listener, error) {
-	address, err := net.ResolveUDPAddr("udp", cfg.UDP)
+	passed, err := inheritedSockets()
 	if err != nil {
-		return nil, fmt.Errorf("look up the address of listen.udp: %w", err)
+		return nil, err
 	}
-	l := &Listener{cfg: cfg, readers: make([]readerStats, cfg.readers()), log: log}
-	switch cfg.engine() {
-	case EngineGnet:
-		l.engine, err = openGnet(cfg, address, l.readers)
-	default:
-		l.engine, err = openRecvmmsg(cfg, address, l.readers)
+	plan := match(cfg.sockets(), passed)
+	l := &Listener{cfg: cfg, log: log, warnings: warnings{log: log}}
+	readers := 0
+	for _, p := range plan {
+		readers += cfg.readers(p.Network, p.inherited != nil)
 	}
-	if err != nil {
-		return nil, explain(err, address)
+	l.readers = make([]readerStats, readers)
+	first := 0
+	for i, p := range plan {
+		count := cfg.readers(p.Network, p.inherited != nil)
+		s, err := l.open(p, l.readers[first:first+count])
+		if err != nil {
+			for _, unused := range plan[i+1:] {
+				unused.inherited.close()
+			}
+			return nil, errors.Join(err, l.Close())
+		}
+		s.Socket, s.first, s.count = p.Socket, first, count
+		l.sockets = append(l.sockets, s)
+		first += count
 	}
 	return l, nil
 }
 
-// explain says what to do about a socket that did not open.
-func explain(err error, address *net.UDPAddr) error {
-	what := fmt.Sprintf("listen on udp %v", address)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s: the port is taken (%w); stop the other StatsD server ('ss -ulpn sport = :%d' names it) or set listen.udp to another port", what, err, address.Port)
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%s: no permission (%w); set listen.udp to a port above 1023, or give the binary the capability CAP_NET_BIND_SERVICE", what, err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s: this machine does not have that address (%w); set listen.udp to one that 'ip address' shows, or to 0.0.0.0:%d for all", what, err, address.Port)
+// planned is a socket to open, or to take over.
+type planned struct {
+	keyed
+	inherited *inherited // nil: to open
+}
+
+func (l *Listener) open(p planned, stats []readerStats) (boundSocket, error) {
+	var s boundSocket
+	var err error
+	switch p.Network {
+	case UDP:
+		s.engine, err = openUDP(l.cfg, p, stats)
+	case UnixDatagram:
+		s.engine, err = openUnixDatagram(l.cfg, p, stats)
+	default:
+		s.streams = &streamStats{}
+		s.engine, err = openStream(l.cfg, p, stats, s.streams, &l.warnings)
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return s, err
 }
 
 // Readers returns how many readers there are; their numbers count from 0.
 func (l *Listener) Readers() int { return len(l.readers) }
 
+// Reader returns what the reader with the given number reads.
+func (l *Listener) Reader(number int) ReaderInfo {
+	for i := range l.sockets {
+		if s := &l.sockets[i]; number < s.first+s.count {
+			return ReaderInfo{Network: s.Network, Address: s.engine.address(), Dialect: s.Dialect, TagStyle: s.TagStyle}
+		}
+	}
+	panic(fmt.Sprintf("BUG: there is no reader %d", number))
+}
+
 // Processors returns how many processors of the Go scheduler the readers keep to
 // themselves while they pause: GOMAXPROCS should be that much larger.
 func (l *Listener) Processors() int {
-	if haveRecvmmsg { // gnet's handler pauses in the same way
-		return len(l.readers)
+	sum := 0
+	for i := range l.sockets {
+		sum += l.sockets[i].engine.processors()
 	}
-	return 0
+	return sum
 }
 
-// Address returns where the sockets are bound.
-func (l *Listener) Address() netip.AddrPort { return l.engine.address() }
-
-// Run hands packets to handle until ctx is done and the sockets are empty.
+// Run hands packets to handle until ctx is done and the sockets are empty. A
+// socket that breaks ends it with an error.
 func (l *Listener) Run(ctx context.Context, handle Handler) error {
-	granted, asked := l.engine.granted(), int(l.cfg.ReceiveBuffer)
-	l.log.Info("listening", "network", "udp", "address", l.Address(), "readers", len(l.readers),
-		"engine", l.cfg.engine(), "receive_buffer", metric.Bytes(granted))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	faults := make([]error, len(l.sockets))
+	for i := range l.sockets {
+		l.announce(&l.sockets[i])
+	}
+	var engines sync.WaitGroup
+	for i := range l.sockets {
+		engines.Go(func() {
+			s := &l.sockets[i]
+			count := l.countDatagrams
+			if s.streams != nil {
+				count = l.countStream
+			}
+			err := s.engine.run(ctx.Done(), func(reader int, packets []Packet) {
+				count(s.first+reader, packets)
+				handle(s.first+reader, packets)
+			})
+			if err != nil {
+				faults[i] = fmt.Errorf("%s %s: %w", s.Network, s.engine.address(), err)
+				cancel()
+			}
+		})
+	}
+	engines.Wait()
+	return errors.Join(faults...)
+}
+
+// announce logs where a socket listens and what its clients should know.
+func (l *Listener) announce(s *boundSocket) {
+	about := []any{"network", s.Network, "address", s.engine.address(), "readers", s.count, "engine", s.engine.name()}
+	if s.Network != UDP {
+		l.log.Info("listening", about...)
+		return
+	}
+	granted, asked := s.engine.granted(), int(l.cfg.ReceiveBuffer)
+	l.log.Info("listening", append(about, "receive_buffer", metric.Bytes(granted))...)
 	if granted > 0 && granted < asked {
 		l.log.Warn("the kernel granted a smaller receive buffer; bursts may be dropped",
 			"asked", metric.Bytes(asked), "granted", metric.Bytes(granted),
 			"remedy", fmt.Sprintf("sysctl -w net.core.rmem_max=%d, or give the binary the capability CAP_NET_ADMIN", asked))
 	}
-	if _, known := l.engine.drops(); !known {
+	if _, known := s.engine.drops(); !known {
 		l.log.Warn("this system does not say how many datagrams it dropped")
 	}
-	var warn sync.Once
-	return l.engine.run(ctx.Done(), func(reader int, packets []Packet) {
-		if cut := l.count(reader, packets); cut != nil {
-			warn.Do(func() {
-				l.log.Warn("a datagram was cut; its last line is rejected, and so are those of all further ones",
-					"max_packet", l.cfg.MaxPacket, "remedy", "raise listen.max_packet or lower the packet size of the client")
-			})
-		}
-		handle(reader, packets)
-	})
 }
 
-// count keeps the reader's statistics and returns a packet that was cut, if any.
-func (l *Listener) count(reader int, packets []Packet) (cut *Packet) {
+// countDatagrams keeps the statistics of a reader of datagrams.
+func (l *Listener) countDatagrams(reader int, packets []Packet) {
 	stats := &l.readers[reader]
 	var bytes, cuts uint64
 	for i := range packets {
 		bytes += uint64(len(packets[i].Data))
 		if packets[i].Cut {
-			cut = &packets[i]
 			cuts++
 		}
 	}
@@ -158,56 +240,37 @@ func (l *Listener) count(reader int, packets []Packet) (cut *Packet) {
 	stats.bytes.Add(bytes)
 	if cuts > 0 {
 		stats.cut.Add(cuts)
+		l.warnings.once(&l.warnings.cut, "a datagram was cut; its last line is rejected, and so are those of all further ones",
+			"max_packet", l.cfg.MaxPacket, "remedy", "raise listen.max_packet or lower the packet size of the client")
 	}
-	return cut
+}
+
+// countStream keeps the statistics of a reader of streams.
+func (l *Listener) countStream(reader int, packets []Packet) {
+	var bytes uint64
+	for i := range packets {
+		bytes += uint64(len(packets[i].Data))
+	}
+	l.readers[reader].bytes.Add(bytes)
 }
 
 // Close closes the sockets if Run was never called.
-func (l *Listener) Close() error { return l.engine.close() }
-
-// Stats is a snapshot of what the listener counted.
-//
-// What clients sent to the sockets is Datagrams + KernelDrops.
-type Stats struct {
-	Datagrams     uint64
-	Bytes         uint64
-	Cut           uint64 // datagrams that were longer than max_packet
-	Wakeups       uint64 // times a reader went to look for datagrams
-	KernelDrops   uint64 // datagrams the kernel had no room for
-	DropsKnown    bool   // false: the system does not say
-	ReceiveBuffer int    // bytes granted to each socket; 0: not known
+func (l *Listener) Close() error {
+	var faults []error
+	for i := range l.sockets {
+		faults = append(faults, l.sockets[i].engine.close())
+	}
+	return errors.Join(faults...)
 }
 
-// Stats returns a snapshot.
-func (l *Listener) Stats() Stats {
-	s := Stats{ReceiveBuffer: l.engine.granted()}
-	s.KernelDrops, s.DropsKnown = l.engine.drops()
-	for i := range l.readers {
-		r := &l.readers[i]
-		s.Datagrams += r.datagrams.Load()
-		s.Bytes += r.bytes.Load()
-		s.Cut += r.cut.Load()
-		s.Wakeups += r.wakeups.Load()
-	}
-	return s
+// warnings tells of each kind of thing that is turned away once. How often it
+// happens, the statistics tell.
+type warnings struct {
+	log *slog.Logger
+
+	cut, refused, idle, frame, truncated, line, accept, enroll sync.Once
 }
 
-// Readings appends the agent's own metrics about receiving to dst.
-func (l *Listener) Readings(dst []metric.Reading) []metric.Reading {
-	s := l.Stats()
-	for _, total := range []struct {
-		name string
-		n    uint64
-	}{
-		{"listener.datagrams", s.Datagrams},
-		{"listener.bytes", s.Bytes},
-		{"listener.datagrams.cut", s.Cut},
-		{"listener.wakeups", s.Wakeups},
-	} {
-		dst = append(dst, metric.Reading{Name: total.name, Value: float64(total.n)})
-	}
-	if s.DropsKnown {
-		dst = append(dst, metric.Reading{Name: "listener.kernel_drops", Value: float64(s.KernelDrops)})
-	}
-	return append(dst, metric.Reading{Name: "listener.receive_buffer", Value: float64(s.ReceiveBuffer), Level: true})
+func (w *warnings) once(kind *sync.Once, message string, about ...any) {
+	kind.Do(func() { w.log.Warn(message, about...) })
 }

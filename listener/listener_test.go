@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type running struct {
 
 	mu      sync.Mutex
 	packets []string
+	senders map[string]bool
 	cut     int
 	readers map[int]int
 }
@@ -56,15 +58,21 @@ func start(t *testing.T, cfg Config) *running {
 
 func startListener(t *testing.T, l *Listener) *running {
 	t.Helper()
-	r := &running{Listener: l, readers: map[int]int{}}
+	r := &running{Listener: l, readers: map[int]int{}, senders: map[string]bool{}}
+	busy := make([]atomic.Bool, l.Readers())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- l.Run(ctx, func(reader int, packets []Packet) {
+			if busy[reader].Swap(true) {
+				t.Errorf("reader %d calls twice at once", reader)
+			}
+			defer busy[reader].Store(false)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			for _, p := range packets {
 				r.packets = append(r.packets, string(p.Data))
+				r.senders[p.Sender] = true
 				r.readers[reader]++
 				if p.Cut {
 					r.cut++
@@ -88,9 +96,26 @@ func (r *running) count() int {
 	return len(r.packets)
 }
 
+// lines returns all lines that were handed on, in order.
+func (r *running) lines() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.FieldsFunc(strings.Join(r.packets, "\n"), func(c rune) bool { return c == '\n' })
+}
+
+// has reports whether a line was handed on.
+func (r *running) has(line string) func() bool {
+	return func() bool { return slices.Contains(r.lines(), line) }
+}
+
 func dial(t *testing.T, address string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("udp", address)
+	return dialTo(t, "udp", address)
+}
+
+func dialTo(t *testing.T, network, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +156,11 @@ func untilHeard(t *testing.T, r *running, conn net.Conn) {
 func TestEveryDatagramIsHandedOn(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		r := start(t, cfg)
-		untilHeard(t, r, dial(t, r.Address().String()))
+		untilHeard(t, r, dial(t, r.Reader(0).Address))
 		const clients, each = 8, 500
 		want := map[string]bool{}
 		for client := range clients {
-			conn := dial(t, r.Address().String())
+			conn := dial(t, r.Reader(0).Address)
 			for i := range each {
 				packet := fmt.Sprintf("client%d.packet%d:1|c", client, i)
 				want[packet] = true
@@ -164,7 +189,7 @@ func TestLongDatagramsAreCutAndCounted(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		cfg.MaxPacket = 1024
 		r := start(t, cfg)
-		conn := dial(t, r.Address().String())
+		conn := dial(t, r.Reader(0).Address)
 		untilHeard(t, r, conn)
 		// One at a time and in a row: gnet reads the first of them itself.
 		for range 3 {
@@ -189,7 +214,7 @@ func TestLongDatagramsAreCutAndCounted(t *testing.T) {
 func TestEmptyDatagramsDoNoHarm(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		r := start(t, cfg)
-		conn := dial(t, r.Address().String())
+		conn := dial(t, r.Reader(0).Address)
 		untilHeard(t, r, conn)
 		write(t, conn, "")
 		write(t, conn, "")
@@ -211,7 +236,7 @@ func TestIPv6(t *testing.T) {
 		}
 		cfg.UDP = "[::1]:0"
 		r := start(t, cfg)
-		untilHeard(t, r, dial(t, r.Address().String()))
+		untilHeard(t, r, dial(t, r.Reader(0).Address))
 	})
 }
 
@@ -220,13 +245,13 @@ func TestIPv6(t *testing.T) {
 func TestPortTaken(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		first := start(t, cfg)
-		untilHeard(t, first, dial(t, first.Address().String()))
-		cfg.UDP = first.Address().String()
+		untilHeard(t, first, dial(t, first.Reader(0).Address))
+		cfg.UDP = first.Reader(0).Address
 		_, err := New(cfg, slog.New(slog.DiscardHandler))
 		if err == nil {
 			t.Fatal("a second listener got the port of the first")
 		}
-		for _, part := range []string{first.Address().String(), "taken", "set listen.udp"} {
+		for _, part := range []string{first.Reader(0).Address, "taken", "set listen.udp"} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("the error does not say %q: %v", part, err)
 			}
@@ -245,7 +270,7 @@ func TestAddressOfAnotherMachine(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	err := explain(syscall.EACCES, &net.UDPAddr{Port: 80})
+	err := explain(syscall.EACCES, keyed{Socket: Socket{Network: UDP}, key: "listen.udp"}, ":80", 80)
 	if !strings.Contains(err.Error(), "no permission") || !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE") {
 		t.Errorf("err = %v", err)
 	}
@@ -263,7 +288,7 @@ func TestStopDrainsTheSockets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn := dial(t, l.Address().String())
+	conn := dial(t, l.Reader(0).Address)
 	ctx, cancel := context.WithCancel(context.Background())
 	var received atomic.Int32
 	inHandler, goOn := make(chan struct{}), make(chan struct{})
@@ -320,7 +345,7 @@ func TestKernelDropsAreCounted(t *testing.T) {
 				}
 			})
 		}()
-		conn := dial(t, l.Address().String())
+		conn := dial(t, l.Reader(0).Address)
 		payload := bytes.Repeat([]byte("x"), 500)
 		eventually(t, "the listener hears", func() bool {
 			_, _ = conn.Write(payload) // may be refused

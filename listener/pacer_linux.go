@@ -1,6 +1,11 @@
 package listener
 
-import "time"
+import (
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // pacer decides how long a reader stays away from its socket.
 //
@@ -9,12 +14,39 @@ import "time"
 // datagrams than enough, nor fill more than a quarter of the receive buffer; and
 // a sender that goes flat out all of a sudden must not be able to fill all of
 // it. BenchmarkReceive and docs/decisions.md have the figures.
+//
+// A Unix socket has no receive buffer: it holds a number of datagrams, and each
+// sender may have some memory of them under way. Beyond either, senders wait for
+// the reader, so the same bounds hold for the number. Where that leaves no time to
+// sleep, the reader waits for the next datagram: to look again and again takes
+// from the sender the time it could fill the queue in.
 type pacer struct {
+	queue      float64 // datagrams that a Unix socket holds; 0 for UDP
+	sendBuffer float64 // bytes that a sender may have under way, for a Unix socket
+
 	buffer    float64   // bytes of kernel memory
 	lastEmpty time.Time // when the socket was last seen empty
 	memory    float64   // bytes a second that datagrams took lately
 	datagrams float64   // a second
-	size      float64   // bytes that one takes
+	size      float64   // bytes of kernel memory that one takes
+}
+
+// queuePacer returns a pacer for a Unix socket that holds so many datagrams.
+func queuePacer(queue int) pacer {
+	return pacer{queue: float64(queue), sendBuffer: float64(kernelSetting("net/core/wmem_default", usualSendBuffer))}
+}
+
+// kernelSetting returns a number from /proc/sys.
+func kernelSetting(name string, otherwise int) int {
+	text, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return otherwise
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || n < 1 {
+		return otherwise
+	}
+	return n
 }
 
 const (
@@ -31,18 +63,36 @@ const (
 	enough = 1024
 	// worthwhile is how many datagrams a pause has to be expected to gather.
 	worthwhile = 2
+	// bookkeeping is the kernel memory that a datagram takes beside its bytes.
+	bookkeeping = 768
+	// usualQueue and usualSendBuffer are what most systems are set to.
+	usualQueue      = 10
+	usualSendBuffer = 208 << 10
 )
 
+// memoryOf returns what there is to know of a socket before it is emptied.
+func (p *pacer) memoryOf(fd int) memory {
+	if p.queue > 0 {
+		return memory{}
+	}
+	m, _ := memoryOf(fd)
+	return m
+}
+
 // observe takes note of a drain that began when the socket's memory was as
-// given, found so many datagrams and left the socket empty at now.
-func (p *pacer) observe(m memory, datagrams int, now time.Time) {
+// given, found what it found and left the socket empty at now.
+func (p *pacer) observe(m memory, found drained, now time.Time) {
+	datagrams := found.datagrams
 	p.buffer = float64(m.buffer)
 	elapsed := now.Sub(p.lastEmpty).Seconds()
 	p.lastEmpty = now
 	if elapsed <= 0 {
 		return
 	}
-	if datagrams > 0 && m.used > 0 {
+	switch {
+	case datagrams > 0 && p.queue > 0:
+		p.size = bookkeeping + float64(found.bytes)/float64(datagrams)
+	case datagrams > 0 && m.used > 0:
 		p.size = float64(m.used) / float64(datagrams)
 	}
 	// A burst is remembered for a while: rates fall slower than they rise.
@@ -53,15 +103,25 @@ func (p *pacer) observe(m memory, datagrams int, now time.Time) {
 
 // pause returns how long to stay away; 0 means to wait for the next datagram.
 func (p *pacer) pause() time.Duration {
-	longest := min(maxPause.Seconds(), p.buffer/max(flatOut, flatOutDatagrams*p.size))
-	if p.memory > 0 {
-		longest = min(longest, p.buffer/4/p.memory)
-	}
+	longest := min(maxPause.Seconds(), p.bound())
 	if p.datagrams > 0 {
 		longest = min(longest, enough/p.datagrams)
 	}
-	if p.datagrams*longest < worthwhile {
+	if p.datagrams*longest < worthwhile || p.queue > 0 && longest < minPause.Seconds() {
 		return 0
 	}
 	return time.Duration(longest * float64(time.Second))
+}
+
+// bound returns for how many seconds the socket has room.
+func (p *pacer) bound() float64 {
+	if p.queue > 0 {
+		holds := min(p.queue, p.sendBuffer/max(p.size, bookkeeping))
+		return holds / max(flatOutDatagrams, 4*p.datagrams)
+	}
+	longest := p.buffer / max(flatOut, flatOutDatagrams*p.size)
+	if p.memory > 0 {
+		longest = min(longest, p.buffer/4/p.memory)
+	}
+	return longest
 }

@@ -25,12 +25,12 @@ func TestPacer(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var p pacer
 			now := time.Unix(0, 0)
-			p.observe(memory{buffer: test.buffer}, 0, now)
+			p.observe(memory{buffer: test.buffer}, drained{}, now)
 			for range 100 { // the pacer lives with its own pauses
 				elapsed := max(p.pause(), time.Millisecond)
 				now = now.Add(elapsed)
 				datagrams := test.rate * elapsed.Seconds()
-				p.observe(memory{buffer: test.buffer, used: uint32(datagrams * small)}, int(datagrams), now)
+				p.observe(memory{buffer: test.buffer, used: uint32(datagrams * small)}, drained{datagrams: int(datagrams)}, now)
 			}
 			pause := p.pause()
 			if pause < test.least || pause > test.most {

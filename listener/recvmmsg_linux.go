@@ -19,12 +19,17 @@ type recvmmsgEngine struct {
 	sockets   []*socket
 	size      int // of the first socket's receive buffer, as granted
 	max       int
+	queue     int         // datagrams that a Unix socket holds; 0 for UDP
+	where     string      // the address or path
+	file      *socketFile // nil if there is none or it is not ours
+	ours      bool        // nobody else has the sockets open
+	proc      string      // where to look up senders: /proc; "": nobody asks for them
 	shortWait time.Duration
 	stats     []readerStats
 }
 
 func openRecvmmsg(cfg Config, address *net.UDPAddr, stats []readerStats) (engine, error) {
-	e := &recvmmsgEngine{max: int(cfg.MaxPacket), shortWait: shortWait, stats: stats}
+	e := &recvmmsgEngine{max: int(cfg.MaxPacket), ours: true, shortWait: shortWait, stats: stats}
 	for i := range stats {
 		s, err := openSocket(address, int(cfg.ReceiveBuffer), i == 0)
 		if err != nil {
@@ -32,11 +37,25 @@ func openRecvmmsg(cfg Config, address *net.UDPAddr, stats []readerStats) (engine
 		}
 		e.sockets = append(e.sockets, s)
 		if i == 0 {
-			address = &net.UDPAddr{IP: address.IP, Zone: address.Zone, Port: int(e.address().Port())} // if any would do
+			address = &net.UDPAddr{IP: address.IP, Zone: address.Zone, Port: int(boundTo(s.fd).Port())} // if any would do
+			e.where = boundTo(s.fd).String()
 			e.size = receiveBufferOf(s.fd)
 		}
 	}
 	return e, nil
+}
+
+// inheritRecvmmsg takes over a UDP socket.
+func inheritRecvmmsg(cfg Config, p planned, stats []readerStats) (engine, error) {
+	fd, err := p.inherited.take()
+	if err != nil {
+		return nil, fmt.Errorf("take over %s %s: %w", p.Network, p.Address, err)
+	}
+	setReceiveBuffer(fd, int(cfg.ReceiveBuffer))
+	return &recvmmsgEngine{
+		sockets: []*socket{{fd: fd}}, where: p.inherited.address, size: receiveBufferOf(fd),
+		max: int(cfg.MaxPacket), shortWait: shortWait, stats: stats,
+	}, nil
 }
 
 // openSocket binds a socket. The first one for an address must not share it with
@@ -106,24 +125,19 @@ func setReceiveBuffer(fd, bytes int) {
 	}
 }
 
-func (e *recvmmsgEngine) address() netip.AddrPort {
-	where, err := unix.Getsockname(e.sockets[0].fd)
+func (e *recvmmsgEngine) name() string { return EngineRecvmmsg }
+
+func (e *recvmmsgEngine) processors() int { return len(e.sockets) }
+
+func (e *recvmmsgEngine) address() string { return e.where }
+
+// boundTo returns the address of a socket.
+func boundTo(fd int) netip.AddrPort {
+	where, err := unix.Getsockname(fd)
 	if err != nil {
 		return netip.AddrPort{}
 	}
-	switch a := where.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		address := netip.AddrFrom16(a.Addr)
-		if a.ZoneId != 0 {
-			if zone, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
-				address = address.WithZone(zone.Name)
-			}
-		}
-		return netip.AddrPortFrom(address, uint16(a.Port))
-	}
-	return netip.AddrPort{}
+	return addrPort(where)
 }
 
 func (e *recvmmsgEngine) granted() int { return e.size }
@@ -178,11 +192,39 @@ func ppoll(fds *[2]unix.PollFd, timeout time.Duration) bool {
 }
 
 func (e *recvmmsgEngine) close() error {
+	e.file.remove()
 	var faults []error
 	for _, s := range e.sockets {
 		faults = append(faults, s.close())
 	}
 	return errors.Join(faults...)
+}
+
+// originsOfReader returns what finds out about senders; nil if nobody asks.
+func (e *recvmmsgEngine) originsOfReader() *origins {
+	if e.proc == "" {
+		return nil
+	}
+	o := newOrigins()
+	o.folder = e.proc
+	return o
+}
+
+func (e *recvmmsgEngine) pacer() pacer {
+	if e.queue == 0 {
+		return pacer{}
+	}
+	return queuePacer(e.queue)
+}
+
+// refuse lets a Unix socket take no more datagrams: from now on their senders get
+// an error, and what is in the socket can still be read. A socket that systemd
+// holds for the next agent is left as it is.
+func (e *recvmmsgEngine) refuse(s *socket) {
+	if e.queue > 0 && e.ours {
+		e.file.remove()
+		_ = unix.Shutdown(s.fd, unix.SHUT_RD)
+	}
 }
 
 func (e *recvmmsgEngine) run(stop <-chan struct{}, handle Handler) error {
@@ -196,7 +238,7 @@ func (e *recvmmsgEngine) run(stop <-chan struct{}, handle Handler) error {
 	var readers sync.WaitGroup
 	for i, s := range e.sockets {
 		readers.Go(func() {
-			reader := newSweeper(s, e.max, &e.stats[i], func(packets []Packet) { handle(i, packets) })
+			reader := newSweeper(s, newDrain(e.max, e.originsOfReader()), e.pacer(), &e.stats[i], func(packets []Packet) { handle(i, packets) })
 			for faults[i] == nil && !stopped.Load() {
 				if faults[i] = reader.sweep(&stopped); faults[i] == nil {
 					faults[i] = s.wait(wake, e.shortWait)
@@ -206,6 +248,7 @@ func (e *recvmmsgEngine) run(stop <-chan struct{}, handle Handler) error {
 				failed <- struct{}{}
 				return
 			}
+			e.refuse(s)
 			reader.last()
 			// At once: while it is open, it takes datagrams that nobody will read.
 			faults[i] = s.close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -26,10 +27,10 @@ func TestReadersDoNotHoldUpTheCollector(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.engine.(*recvmmsgEngine).shortWait = 25 * time.Second
+	l.sockets[0].engine.(*recvmmsgEngine).shortWait = 25 * time.Second
 	r := startListener(t, l)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + r.Processors()))
-	untilHeard(t, r, dial(t, r.Address().String()))
+	untilHeard(t, r, dial(t, r.Reader(0).Address))
 	collected := make(chan struct{})
 	go func() {
 		defer close(collected)
@@ -58,7 +59,7 @@ func TestBrokenSocketIsReported(t *testing.T) {
 	}
 	defer null.Close()
 	// recvmmsg fails on what is not a socket.
-	if err := unix.Dup3(int(null.Fd()), l.engine.(*recvmmsgEngine).sockets[1].fd, unix.O_CLOEXEC); err != nil {
+	if err := unix.Dup3(int(null.Fd()), l.sockets[0].engine.(*recvmmsgEngine).sockets[1].fd, unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
@@ -96,7 +97,7 @@ func TestStopUnderLoad(t *testing.T) {
 	const clients = 4
 	refused := make(chan struct{}, clients)
 	for range clients {
-		conn := dial(t, l.Address().String())
+		conn := dial(t, l.Reader(0).Address)
 		go func() {
 			for {
 				if _, err := conn.Write([]byte("page.views:1|c")); err != nil {
@@ -130,7 +131,7 @@ func TestWildcardTakesBothFamilies(t *testing.T) {
 			cfg := recvmmsgConfig(2)
 			cfg.UDP = address
 			r := start(t, cfg)
-			_, port, err := net.SplitHostPort(r.Address().String())
+			_, port, err := net.SplitHostPort(r.Reader(0).Address)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,10 +150,10 @@ func TestZoneIsKept(t *testing.T) {
 	cfg := recvmmsgConfig(3)
 	cfg.UDP = net.JoinHostPort(address, "0")
 	r := start(t, cfg)
-	if zone := r.Address().Addr().Zone(); r.Address().Addr().String() != address || zone == "" {
-		t.Errorf("bound to %v, want %s", r.Address(), address)
+	if bound, err := netip.ParseAddrPort(r.Reader(0).Address); err != nil || bound.Addr().String() != address || bound.Addr().Zone() == "" {
+		t.Errorf("bound to %v, want %s", r.Reader(0).Address, address)
 	}
-	untilHeard(t, r, dial(t, r.Address().String()))
+	untilHeard(t, r, dial(t, r.Reader(0).Address))
 }
 
 func linkLocal(t *testing.T) string {

@@ -13,6 +13,10 @@ func openRecvmmsg(Config, *net.UDPAddr, []readerStats) (engine, error) {
 	panic("BUG: Validate lets no one ask for recvmmsg here")
 }
 
+func inheritRecvmmsg(Config, planned, []readerStats) (engine, error) {
+	panic("BUG: nothing is inherited here")
+}
+
 // socket stands in for what only Linux can do with one.
 type socket struct{ fd int }
 
@@ -24,7 +28,13 @@ func receiveBufferOf(int) int { return 0 }
 
 type sweeper struct{ socket *socket }
 
-func newSweeper(s *socket, _ int, _ *readerStats, _ func([]Packet)) *sweeper {
+type drain struct{}
+
+func newDrain(int, *origins) *drain { return nil }
+
+type pacer struct{}
+
+func newSweeper(s *socket, _ *drain, _ pacer, _ *readerStats, _ func([]Packet)) *sweeper {
 	return &sweeper{socket: s}
 }
 

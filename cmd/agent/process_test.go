@@ -116,7 +116,10 @@ func startWith(t *testing.T, binary string, change func(*exec.Cmd), settings ...
 			p.stderr.WriteString(scanner.Text() + "\n")
 			p.mu.Unlock()
 			if m := listening.FindStringSubmatch(scanner.Text()); m != nil {
-				addresses <- m[1]
+				select {
+				case addresses <- m[1]:
+				default: // of another socket; that of UDP comes first
+				}
 			}
 		}
 		p.err = p.cmd.Wait()

@@ -54,6 +54,7 @@ type agent struct {
 
 // newAgent acquires everything and starts nothing.
 func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
+	cfg.Listen.OriginDetection = cfg.Aggregator.Origin.Detect
 	l, err := listener.New(cfg.Listen, log)
 	if err != nil {
 		return nil, err
@@ -65,7 +66,8 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	parsers := make([]*parser.Parser, l.Readers())
 	describe := make([]aggregator.Describe, l.Readers())
 	for i := range parsers {
-		parsers[i] = parser.New(cfg.Parser)
+		info := l.Reader(i)
+		parsers[i] = parser.New(parser.Config{Dialect: info.Dialect, TagStyle: info.TagStyle}.Or(cfg.Parser))
 		describe[i] = parsers[i].Describe
 	}
 	return &agent{
@@ -116,7 +118,7 @@ func (a *agent) intakes() listener.Handler {
 	return func(reader int, packets []listener.Packet) {
 		in := intakes[reader]
 		for i := range packets {
-			in.packet(packets[i].Data, packets[i].Cut, "")
+			in.packet(packets[i].Data, packets[i].Cut, packets[i].Sender)
 		}
 		in.end()
 	}

@@ -71,11 +71,11 @@ func soak(t *testing.T, binary string, rate int, duration time.Duration) {
 		}
 	}
 	for name, pair := range map[string][2]float64{
-		"received datagrams": {totals.counts["weir.listener.datagrams"], want.datagrams},
+		"received datagrams": {totals.counts["weir.listener.datagrams network:udp"], want.datagrams},
 		"received lines":     {totals.counts["weir.lines"], want.lines},
 		"aggregated samples": {totals.counts["weir.samples.aggregated"], want.lines},
 		"events in points":   {events, want.events},
-		"kernel drops":       {totals.counts["weir.listener.kernel_drops"], 0},
+		"kernel drops":       {totals.counts["weir.listener.kernel_drops network:udp"], 0},
 	} {
 		if !near(pair[0], pair[1]) {
 			t.Errorf("%s: %.3f, want %.0f", name, pair[0], pair[1])

@@ -3,7 +3,7 @@
 TOOL := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run send check fmt fmt-check vet lint test race soak oracle fuzz bench bench-receive profile golden
+.PHONY: help build run send check fmt fmt-check vet lint test race soak oracle fuzz bench bench-receive bench-receive-unix profile golden
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,11 +52,14 @@ fuzz: ## each fuzz target for 30 seconds
 	done
 
 bench: ## the micro-benchmarks, saved to bench.out for benchstat
-	go test -run '^$$' -bench 'Sample|Packet|Describe|Hash|Pack' -count 5 ./... | tee bench.out
+	go test -run '^$$' -bench 'Sample|Packet|Describe|Hash|Pack|Hostile' -count 5 ./... | tee bench.out
 	$(TOOL) benchstat bench.out
 
 bench-receive: ## what receiving a datagram costs, by engine and rate
-	go test -run '^$$' -bench Receive -count 5 ./listener
+	go test -run '^$$' -bench 'Receive$$' -count 5 ./listener
+
+bench-receive-unix: ## the same of a Unix socket, and how fast a client can go
+	go test -run '^$$' -bench ReceiveUnix -benchtime 1x -count 3 ./listener
 
 profile: ## a CPU profile of the hot path, in cpu.prof
 	go test -run '^$$' -bench 'Sample/tags=3/contexts=10000$$' -cpuprofile cpu.prof -o cpu.test ./cmd/agent

@@ -21,9 +21,9 @@ const (
 	// lastDrain bounds how long a reader goes on when the agent stops and a client
 	// sends faster than it reads.
 	lastDrain = time.Second
-	// lastAccept is for how long an agent that stops takes connections that were
-	// waiting.
-	lastAccept = 5 * time.Millisecond
+	// lastAccept is how long an agent that stops waits for one more connection that
+	// was waiting, and takes it; for lastDrain at most.
+	lastAccept = 50 * time.Millisecond
 	// mostBackoff is how long to wait before a connection is accepted again after the
 	// system could not, at most.
 	mostBackoff = time.Second
@@ -40,7 +40,8 @@ type streamEngine struct {
 	listener  net.Listener
 	file      *socketFile // nil if there is none or it is not ours
 	inherited bool
-	origins   *origins // nil: nobody asks for senders
+	stopped   time.Time // when run was told to stop; written before done is closed
+	origins   *origins  // nil: nobody asks for senders
 
 	stats    []readerStats
 	counts   *streamStats
@@ -172,6 +173,7 @@ func (e *streamEngine) run(stop <-chan struct{}, handle Handler) error {
 	case err = <-broken:
 	}
 	e.file.remove()
+	e.stopped = time.Now()
 	close(done)
 	e.stopAccepting()
 	background.Wait()
@@ -209,11 +211,11 @@ func (e *streamEngine) start(handle Handler) ([]*streamLoop, error) {
 	return loops, nil
 }
 
-// stopAccepting ends accept once it has taken the connections that wait. Those at
-// an inherited socket are left to the next agent.
+// stopAccepting ends accept if no further connection waits. Those at an inherited
+// socket are left to the next agent.
 func (e *streamEngine) stopAccepting() {
 	until := time.Now()
-	if !e.inherited {
+	if !e.inherited && until.Sub(e.stopped) < lastDrain {
 		until = until.Add(lastAccept)
 	}
 	_ = e.listener.(interface{ SetDeadline(time.Time) error }).SetDeadline(until)
@@ -243,6 +245,11 @@ func (e *streamEngine) accept(loops []*streamLoop, done <-chan struct{}) error {
 			continue
 		}
 		e.take(conn, loops)
+		select {
+		case <-done:
+			e.stopAccepting() // once more: there may be others
+		default:
+		}
 	}
 }
 

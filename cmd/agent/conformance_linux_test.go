@@ -102,8 +102,10 @@ func TestConformanceOnEveryTransport(t *testing.T) {
 		if intervals > 1 && try < 3 {
 			continue // an interval ended meanwhile: kept gauges were sent twice
 		}
-		for why, n := range rejectedByReason(p.log()) {
-			got["reject "+why] = n
+		for name, n := range lastAccount(t, p.log()) {
+			if reasonNames[name] {
+				got["reject "+name] = n
+			}
 		}
 		delete(want, "nothing")
 		if sent < 3*len(rows) {
@@ -273,21 +275,4 @@ func conformanceOutput(t *testing.T, output string) (parts map[string]int, inter
 		parts[o.String()]++
 	}
 	return parts, len(starts)
-}
-
-// rejectedByReason reads the agent's final account.
-func rejectedByReason(log string) map[string]int {
-	counts := map[string]int{}
-	for line := range strings.Lines(log) {
-		if !strings.Contains(line, `msg="the final account" `) {
-			continue
-		}
-		for _, field := range strings.Fields(line) {
-			name, value, _ := strings.Cut(field, "=")
-			if n, err := strconv.Atoi(value); err == nil && reasonNames[name] {
-				counts[name] = n
-			}
-		}
-	}
-	return counts
 }

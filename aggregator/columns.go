@@ -61,6 +61,8 @@ type columns struct {
 	passed []metric.Series // with their own times
 	events []metric.Event
 	checks []metric.ServiceCheck
+
+	passedBytes, messageBytes int // about what they take
 }
 
 func newColumns() *columns {

@@ -21,6 +21,7 @@ type contexts struct {
 	next    [families]uint32 // the first slot that was never given out
 	owners  [families][]int  // by chunk: the worker it was given to
 	limit   int
+	bytes   int // of the keys
 	created uint64
 	expired uint64
 }
@@ -55,6 +56,13 @@ type supply struct {
 	free      []uint32 // of forgotten contexts
 	next, end uint32   // the rest of a chunk
 }
+
+// The limit on contexts is one on their names and tags, too, which take some 100
+// bytes each: so many may all of them take, or contexts of 8 KiB would be gigabytes.
+const (
+	keyBytesPerContext = 512
+	freeKeyBytes       = 16 << 20
+)
 
 func newContexts(limit, workers int) *contexts {
 	c := &contexts{byKey: map[string]uint32{}, limit: limit}
@@ -93,9 +101,10 @@ func (c *contexts) slotOf(f family, key []byte, worker int) (slot uint32, ok boo
 		c.dying.clear(slotID{f, slot})
 		return slot, true
 	}
-	if len(c.byKey) >= c.limit {
+	if len(c.byKey) >= c.limit || c.bytes+len(key) > freeKeyBytes+c.limit*keyBytesPerContext {
 		return 0, false
 	}
+	c.bytes += len(key)
 	slot = c.take(f, worker)
 	context := metric.NewContext(key)
 	c.byKey[context.Key()] = slot
@@ -169,6 +178,7 @@ func (c *contexts) bury(ids []slotID, gone func(slotID)) {
 			}
 			c.dying.clear(id)
 			context := c.bySlot[id.family].at(id.slot)
+			c.bytes -= len((*context).Key())
 			delete(c.byKey, (*context).Key())
 			*context = nil
 			// Back to the worker whose chunk it is, so that chunks stay with one reader.

@@ -2,6 +2,7 @@ package aggregator
 
 import (
 	"time"
+	"unsafe"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -9,20 +10,20 @@ import (
 // What is passed on without being aggregated is held until the interval ends.
 // Beyond these numbers, for each reader, it is refused and counted.
 const (
-	maxPassed = 250_000 // points with their own times
-	maxEvents = 10_000
-	maxChecks = 10_000
+	maxPassed       = 250_000 // points with their own times
+	maxPassedBytes  = 64 << 20
+	maxEvents       = 10_000
+	maxChecks       = 10_000
+	maxMessageBytes = 32 << 20 // of events and service checks together
 )
-
-// maxPassing is how many contexts of passed points a worker remembers.
-const maxPassing = 4096
 
 // pass hands on the values of a sample that has a time of its own, as points with
 // that time. As in the Datadog Agent a counter becomes a rate over the interval,
 // and a sample rate does not count.
 func (w *Worker) pass(s *metric.Sample) {
 	packed := w.packed(s)
-	if len(w.active.passed)+1+len(packed) > maxPassed {
+	c := w.active
+	if len(c.passed)+1+len(packed) > maxPassed || c.passedBytes > maxPassedBytes {
 		w.stats.refused[metric.TimestampLimit]++
 		return
 	}
@@ -32,8 +33,9 @@ func (w *Worker) pass(s *metric.Sample) {
 		kind, over = metric.Rate, w.aggregator.cfg.FlushInterval.Seconds()
 	}
 	context := w.passingContext()
+	c.passedBytes += (1 + len(packed)) * int(unsafe.Sizeof(metric.Series{}))
 	point := func(v float64) {
-		w.active.passed = append(w.active.passed, metric.Series{Context: context, Value: v / over, Type: kind, Time: w.id.Time})
+		c.passed = append(c.passed, metric.Series{Context: context, Value: v / over, Type: kind, Time: w.id.Time})
 	}
 	point(s.Value)
 	for _, v := range packed {
@@ -41,18 +43,16 @@ func (w *Worker) pass(s *metric.Sample) {
 	}
 }
 
-// passingContext returns the context of w.id. It is none of those that have values:
-// it takes no slot and counts for no limit.
+// passingContext returns the context of w.id, one for all points of an interval. It
+// is none of those that have values: it takes no slot and counts for no limit.
 func (w *Worker) passingContext() *metric.Context {
 	key := w.scratch.contextKey(&w.id, w.lines.Sender, &w.aggregator.naming)
 	if c := w.passing[string(key)]; c != nil {
 		return c
 	}
-	if len(w.passing) >= maxPassing {
-		clear(w.passing)
-	}
 	c := metric.NewContext(key)
 	w.passing[c.Key()] = c
+	w.active.passedBytes += len(key) + int(unsafe.Sizeof(*c))
 	return c
 }
 
@@ -62,7 +62,8 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 	w.stats.checks += uint64(len(lines.Checks))
 	now := time.Now().Unix()
 	for _, e := range lines.Events {
-		if len(w.active.events) >= maxEvents {
+		size := len(e.Title) + len(e.Text) + bytesOf(e.Tags) + int(unsafe.Sizeof(e))
+		if len(w.active.events) >= maxEvents || w.active.messageBytes+size > maxMessageBytes {
 			w.stats.refusedEvents++
 			continue
 		}
@@ -71,10 +72,12 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 		if e.Time == 0 {
 			e.Time = now
 		}
+		w.active.messageBytes += size
 		w.active.events = append(w.active.events, e)
 	}
 	for _, c := range lines.Checks {
-		if len(w.active.checks) >= maxChecks {
+		size := len(c.Message) + bytesOf(c.Tags) + int(unsafe.Sizeof(c))
+		if len(w.active.checks) >= maxChecks || w.active.messageBytes+size > maxMessageBytes {
 			w.stats.refusedChecks++
 			continue
 		}
@@ -83,8 +86,17 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 		if c.Time == 0 {
 			c.Time = now
 		}
+		w.active.messageBytes += size
 		w.active.checks = append(w.active.checks, c)
 	}
+}
+
+// bytesOf returns about how much memory tags take.
+func bytesOf(tags []string) (n int) {
+	for _, tag := range tags {
+		n += len(tag) + int(unsafe.Sizeof(tag))
+	}
+	return n
 }
 
 // takePassed moves what the workers passed on into the batch.
@@ -94,6 +106,6 @@ func (m *merge) takePassed() {
 		m.batch.Series = append(m.batch.Series, c.passed...)
 		m.batch.Events = append(m.batch.Events, c.events...)
 		m.batch.Checks = append(m.batch.Checks, c.checks...)
-		c.passed, c.events, c.checks = nil, nil, nil
+		c.passed, c.events, c.checks, c.passedBytes, c.messageBytes = nil, nil, nil, 0, 0
 	}
 }

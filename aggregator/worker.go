@@ -30,17 +30,17 @@ type Worker struct {
 	lines   *metric.Lines // under way, their packed values
 	now     int64         // when they came
 	salt    uint64        // of their sender
-	passing map[string]*metric.Context
 	hashes  [window]uint64
 	checks  [window]uint32
 	refs    [window]ref
 
 	mu         sync.Mutex // guards the fields below; taken once for a batch of packets
 	identities *identities
-	weighted   []weightedRef // by the index of an opWeighted ref
-	freeWeight []uint32      // indexes of weighted that are free
-	active     *columns      // filled by the reader
-	spare      *columns      // read and emptied by the flusher, without mu
+	weighted   []weightedRef              // by the index of an opWeighted ref
+	freeWeight []uint32                   // indexes of weighted that are free
+	passing    map[string]*metric.Context // of points that are passed on in this interval
+	active     *columns                   // filled by the reader
+	spare      *columns                   // read and emptied by the flusher, without mu
 	stats      workerStats
 }
 
@@ -219,4 +219,7 @@ func (w *Worker) swap() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active, w.spare = w.spare, w.active
+	if len(w.passing) > 0 {
+		w.passing = map[string]*metric.Context{}
+	}
 }

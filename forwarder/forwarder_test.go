@@ -156,6 +156,37 @@ func TestDatadogUnderstandsWhatIsSent(t *testing.T) {
 
 // A batch far beyond every limit arrives whole, in payloads within them: with
 // text that hardly compresses, the guess of how much fits is wrong at first.
+// Clients send any bytes; a payload holds UTF-8, or the intake may refuse the whole
+// of it.
+func TestPayloadsAreUTF8(t *testing.T) {
+	intake := testkit.NewIntake(t)
+	odd := "odd\xff\xc3("
+	host := metric.Host{Explicit: true, Name: []byte(odd)}
+	b := &metric.Batch{
+		Start: start, Interval: 10 * time.Second,
+		Series:   []metric.Series{{Context: contextOf(metric.Gauge, odd, host, odd, odd, "dd.internal.resource:"+odd+":"+odd), Type: metric.GaugeType}},
+		Sketches: []metric.SketchPoint{{Context: contextOf(metric.Distribution, odd, host, odd, odd), Sketch: metric.Sketch{Count: 1, Keys: []int32{0}, Counts: []uint32{1}}}},
+		Events:   []metric.Event{{Title: odd, Text: odd, Time: 1, Priority: "normal", AlertType: "info", Host: odd, Tags: []string{odd}}},
+		Checks:   []metric.ServiceCheck{{Name: odd, Time: 1, Host: odd, Message: odd, Tags: []string{odd}}},
+	}
+	f, _ := deliver(t, toDatadog(intake.URL), b)
+	if s := f.Stats()[0]; s.Delivered != 4 {
+		t.Errorf("stats = %+v", s)
+	}
+	if problems := intake.Problems(); len(problems) > 0 {
+		t.Errorf("problems: %q", problems)
+	}
+	const want = "odd\ufffd("
+	for _, p := range intake.Points() {
+		if p.Metric != want || p.Host != want || p.Device != want || p.Tags[0] != want {
+			t.Errorf("point = %+v", p)
+		}
+	}
+	if len(intake.Points()) != 1 || len(intake.Sketches()) != 1 {
+		t.Errorf("%d points, %d sketches arrived", len(intake.Points()), len(intake.Sketches()))
+	}
+}
+
 func TestPayloadsAreSplitWithinTheLimits(t *testing.T) {
 	intake := testkit.NewIntake(t)
 	b := &metric.Batch{Start: start, Interval: 10 * time.Second, AgentHost: "web-1"}

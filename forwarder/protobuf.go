@@ -3,6 +3,7 @@ package forwarder
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -96,7 +97,7 @@ func (e *encoder) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
 	resources := len(r)
 	e.extra = e.extra[:0]
 	r = protowire.AppendTag(r, seriesMetric, protowire.BytesType)
-	name := s.Context.Name()
+	name := validUTF8(s.Context.Name())
 	r = protowire.AppendVarint(r, uint64(len(name)+len(s.Suffix)))
 	r = append(append(r, name...), s.Suffix...)
 	for tag := range s.Context.Tags() {
@@ -159,6 +160,10 @@ func (e *encoder) sketch(dst []byte, b *metric.Batch, p *metric.SketchPoint) []b
 	return appendBytes(dst, payloadRecord, r)
 }
 
+// validUTF8 returns s with what is not UTF-8 replaced by U+FFFD: a reader may refuse
+// a whole payload for one such byte.
+func validUTF8(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+
 func appendVarint(dst []byte, field protowire.Number, v uint64) []byte {
 	if v == 0 {
 		return dst
@@ -174,6 +179,7 @@ func appendDouble(dst []byte, field protowire.Number, v float64) []byte {
 }
 
 func appendString(dst []byte, field protowire.Number, s string) []byte {
+	s = validUTF8(s)
 	return protowire.AppendString(protowire.AppendTag(dst, field, protowire.BytesType), s)
 }
 

@@ -1,6 +1,9 @@
 package metric
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Event is something that happened, with a title and a text.
 type Event struct {
@@ -69,7 +72,7 @@ var OriginTags = []string{"container_id", "container_inode", "container_name", "
 
 // AppendTags appends the tags of o that are named in which to dst, as key:value.
 func (o *Origin) AppendTags(dst [][]byte, which []string) [][]byte {
-	if string(o.Cardinality) == "none" {
+	if strings.EqualFold(string(o.Cardinality), "none") {
 		return dst
 	}
 	for _, key := range OriginTags {

@@ -90,9 +90,8 @@ func (p *Parser) kindOf(field []byte) metric.Kind {
 	return 0
 }
 
-// statsdKindOf is kindOf for the statsd dialect. "m", a meter, is what later
-// clients call a counter, and "h" what they call a timer of something else than
-// time.
+// statsdKindOf is kindOf for the statsd dialect. "m" is a meter, which is a counter,
+// and "h" is "ms" by another name.
 func statsdKindOf(field []byte) metric.Kind {
 	switch string(field) {
 	case "c", "m":

@@ -24,8 +24,32 @@ type Part struct {
 	Meaning    string
 }
 
-// Explain says how a line, without its line ending, is read. The verdict is that of
-// Packet and Describe. It is meant for people, and slow.
+// Messages takes a packet apart as Packet does: into lines without their endings,
+// and events, which may be of several. Empty lines are left out.
+func (p *Parser) Messages(packet []byte) [][]byte {
+	var all [][]byte
+	for len(packet) > 0 {
+		line, taken := packet, len(packet)
+		if end := bytes.IndexByte(packet, '\n'); end >= 0 {
+			line, taken = packet[:end], end+1
+		}
+		line = withoutReturn(line)
+		if bytes.HasPrefix(line, eventPrefix) {
+			var why metric.Reason
+			if taken, why = p.event(packet, line, new(metric.Lines)); why == metric.Accepted {
+				line = withoutReturn(bytes.TrimSuffix(packet[:taken], []byte("\n")))
+			}
+		}
+		if len(line) > 0 {
+			all = append(all, line)
+		}
+		packet = packet[taken:]
+	}
+	return all
+}
+
+// Explain says how one of Messages is read. The verdict is that of Packet and
+// Describe. It is meant for people, and slow.
 func (p *Parser) Explain(line []byte) []Explanation {
 	var lines metric.Lines
 	p.Packet(line, false, &lines)
@@ -35,27 +59,22 @@ func (p *Parser) Explain(line []byte) []Explanation {
 	case len(lines.Checks) == 1 || lines.Rejected[metric.BadCheck] == 1:
 		return []Explanation{p.explainCheck(line, &lines)}
 	}
-	metrics := [][]byte{line}
-	if colon, found := nameEnd(line); p.statsd && found && colon > 0 {
-		metrics = splitMetrics(line, colon)
+	colon, found := nameEnd(line)
+	if !p.statsd || !found || colon == 0 {
+		return []Explanation{p.explainMetric(line)}
 	}
+	// Several metrics are written as statsdLine does.
 	var all []Explanation
-	for _, m := range metrics {
-		all = append(all, p.explainMetric(m))
-	}
-	return all
-}
-
-// splitMetrics writes a line of several metrics as statsdLine does.
-func splitMetrics(line []byte, colon int) [][]byte {
-	var all [][]byte
 	for rest := line[colon+1:]; ; {
+		if len(all) == maxMetricsPerLine {
+			return append(all, Explanation{Line: line, What: "metric", Why: metric.TooManyMetrics, At: len(line) - len(rest)})
+		}
 		end := nextMetric(rest)
-		if end < 0 || len(all) == maxMetricsPerLine {
-			return append(all, append(bytes.Clone(line[:colon+1]), rest...))
+		if end < 0 {
+			return append(all, p.explainMetric(append(bytes.Clone(line[:colon+1]), rest...)))
 		}
 		one := append(bytes.Clone(line[:colon+1]), rest[:end]...)
-		all = append(all, append(one, tagsOf(line)...))
+		all = append(all, p.explainMetric(append(one, tagsOf(line)...)))
 		rest = rest[end+1:]
 	}
 }

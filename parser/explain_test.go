@@ -1,7 +1,6 @@
 package parser
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -99,12 +98,10 @@ func FuzzExplain(f *testing.F) {
 	}
 	f.Add([]byte("_e{2,4}:ab|text|p:low|#x"))
 	f.Add([]byte("_sc|db|7"))
+	f.Add([]byte("_e{1,6}:a|b\nc:1|c\r\n\n_e{9,9}:a|b\na:1|g\na:-7|g"))
+	f.Add([]byte("a:1|c" + strings.Repeat(":1|c", 200)))
 	parsers := []*Parser{dogstatsd, statsd, New(Config{Dialect: DialectStatsD, TagStyle: TagsSignalFx})}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		line = bytes.TrimRight(line, "\r")
-		if len(line) == 0 || bytes.IndexByte(line, '\n') >= 0 {
-			return
-		}
 		for i, p := range parsers {
 			var lines metric.Lines
 			p.Packet(line, false, &lines)
@@ -119,11 +116,12 @@ func FuzzExplain(f *testing.F) {
 				want[p.Describe(&lines.Samples[i], &id).String()]++
 			}
 			want["accepted"] += len(lines.Events) + len(lines.Checks)
-			if lines.Rejected[metric.TooManyMetrics] > 0 {
-				continue // what is explained ends a little later than what is read
-			}
 			got := map[string]int{"accepted": 0}
-			for _, e := range p.Explain(line) {
+			var all []Explanation
+			for _, message := range p.Messages(line) {
+				all = append(all, p.Explain(message)...)
+			}
+			for _, e := range all {
 				got[e.Why.String()]++
 				if e.Why != metric.Accepted && (e.At < 0 || e.At > len(e.Line) || e.Text() == "") {
 					t.Errorf("parser %d, %q: %s at %d (%q)", i, line, e.Why, e.At, e.Text())

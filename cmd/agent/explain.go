@@ -55,29 +55,32 @@ func newExplainCommand(configFile *string) *cobra.Command {
 	return cmd
 }
 
-// explain writes what becomes of one line, and reports whether all of it counts.
-func explain(out io.Writer, cfg config.Config, line string) (counts bool) {
-	line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+// explain writes what becomes of one packet, usually a single line, and reports
+// whether all of it counts.
+func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 	p := parser.New(cfg.Parser)
 	fmt.Fprintf(out, "dialect %s, tag style %s\n", cfg.Parser.Dialect, cfg.Parser.TagStyle)
-	if line == "" {
+	messages := p.Messages([]byte(packet))
+	if len(messages) == 0 {
 		fmt.Fprintln(out, "an empty line is nothing")
 		return true
 	}
 	counts = true
-	all := p.Explain([]byte(line))
-	if len(all) > 1 {
-		fmt.Fprintf(out, "the line holds %d metrics, each with the tags of the line\n", len(all))
-	}
-	for i := range all {
-		writeExplanation(out, &all[i])
-		counts = counts && all[i].Why == metric.Accepted
+	for _, message := range messages {
+		all := p.Explain(message)
+		if len(all) > 1 {
+			fmt.Fprintf(out, "\nthe line holds %d metrics, each with the tags of the line\n", len(all))
+		}
+		for i := range all {
+			writeExplanation(out, &all[i])
+			counts = counts && all[i].Why == metric.Accepted
+		}
 	}
 
 	// What comes of it is for the agent itself to say: one that sees nothing else.
 	a := aggregator.New(cfg.Aggregator, []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
 	in := intake{parser: p, worker: a.Worker(0)}
-	in.packet([]byte(line), false, "")
+	in.packet([]byte(packet), false, "")
 	in.end()
 	stopped, stop := context.WithCancel(context.Background())
 	stop()
@@ -90,6 +93,10 @@ func explain(out io.Writer, cfg config.Config, line string) (counts bool) {
 			fmt.Fprintf(out, "\nrefused: %s (docs/TELEMETRY.md says what it means)\n", metric.Reason(why))
 			counts = false
 		}
+	}
+	if stats.NotFinite > 0 {
+		fmt.Fprintln(out, "\nnot sent: the value divided by the sample rate is too large for a number")
+		counts = false
 	}
 	if stats.IgnoredTimes > 0 {
 		fmt.Fprintln(out, "\nthe time is ignored: only counters and gauges can have one")

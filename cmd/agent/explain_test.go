@@ -43,6 +43,12 @@ func TestExplainCommand(t *testing.T) {
 		"a time":           {arguments: []string{"a:1|g|T1700000000"}, want: []string{"2023-11-14T22:13:20Z gauge shop.a 1 "}},
 		"an event":         {arguments: []string{"_e{1,2}:a|bc|#x"}, want: []string{"title of 1 bytes, text of 2", "event a: bc", "x\n"}},
 		"several":          {arguments: []string{"a:1|c", "a:1|c|#"}, want: []string{"rate shop.a 0.1 host=web-1 env:prod\n"}},
+		"lines":            {arguments: []string{"a:5|g\n\na:-7|g"}, want: []string{"  a:5|g\n", "  a:-7|g\n", "gauge shop.a -7 "}},
+		"too large":        {arguments: []string{"a:1e308|c|@0.01"}, code: 1, want: []string{"not sent: ", "nothing would be sent"}},
+		"too many": {
+			arguments: []string{"--dialect", "statsd", "a:1|c" + strings.Repeat(":1|c", 200)}, code: 1,
+			want: []string{"too_many_metrics", "rate shop.a 12.8 "},
+		},
 		"nothing":          {arguments: []string{""}, want: []string{"an empty line is nothing"}},
 		"an unknown style": {arguments: []string{"--tag-style", "x", "a:1|c"}, code: 1, want: []string{`tag_style: there is no style "x"`}},
 	}

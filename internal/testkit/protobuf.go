@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -111,6 +112,9 @@ func decodeSeries(message []byte) ([]Point, error) {
 	if err != nil {
 		return nil, err
 	}
+	if text := fmt.Sprint(p.Metric, p.Host, p.Device, p.Tags, p.Resources); !utf8.ValidString(text) {
+		return nil, fmt.Errorf("a series has text that is not UTF-8: %q", text)
+	}
 	slices.Sort(p.Tags)
 	var points []Point
 	for _, v := range values {
@@ -195,6 +199,9 @@ func decodeSketch(message []byte) ([]Sketch, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if text := fmt.Sprint(s.Metric, s.Host, s.Tags); !utf8.ValidString(text) {
+		return nil, fmt.Errorf("a sketch has text that is not UTF-8: %q", text)
 	}
 	slices.Sort(s.Tags)
 	for i := range sketches {

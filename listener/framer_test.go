@@ -81,6 +81,8 @@ func TestFraming(t *testing.T) {
 		"a newline alone":              {TCP, []string{"a:1|c", "\n"}, []string{"a:1|c"}, false, false},
 		"a line as long as may be":     {TCP, []string{exact + "\nb\n"}, []string{exact + "\nb\n"}, false, false},
 		"and in pieces":                {TCP, []string{exact[:100], exact[100:], "\nb\n"}, []string{exact, "b\n"}, false, false},
+		"and its end later":            {TCP, []string{exact, "\nb\n"}, []string{exact, "b\n"}, false, false},
+		"and growing":                  {TCP, []string{exact[:300], exact[:100], exact[:1], exact}, []string{exact + "…"}, false, false},
 		"a byte too long":              {TCP, []string{exact + "e\nb\n"}, []string{exact + "…", "b\n"}, false, false},
 		"a byte too long, in pieces":   {TCP, []string{exact, "e", "ee\nb\n"}, []string{exact + "…", "b\n"}, false, false},
 		"a long line between others":   {TCP, []string{"a\n" + long + "\nb\n"}, []string{"a\n", long[:limit] + "…", "b\n"}, false, false},
@@ -113,6 +115,9 @@ func TestFraming(t *testing.T) {
 			// How lines are spread over packets is for the framer to choose.
 			if join(got.packets) != join(test.want) {
 				t.Errorf("got  %q\nwant %q", got.packets, test.want)
+			}
+			if got.held > limit {
+				t.Errorf("%d bytes were held", got.held)
 			}
 			if got.oversized != test.oversized || got.truncated != test.truncated {
 				t.Errorf("oversized %v, truncated %v; want %v, %v", got.oversized, got.truncated, test.oversized, test.truncated)

@@ -93,10 +93,10 @@ func nextMetric(text []byte) int {
 		field := text[at+1:]
 		ends := "|"
 		switch {
-		case kind, len(field) > 0 && field[0] == '@':
-			ends = "|:"
 		case len(field) > 0 && field[0] == '#':
 			return -1
+		case kind, len(field) > 0 && field[0] == '@':
+			ends = "|:"
 		}
 		i := bytes.IndexAny(field, ends)
 		if i < 0 {

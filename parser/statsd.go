@@ -85,8 +85,8 @@ func (p *Parser) statsdMetric(line []byte, into *metric.Lines) metric.Reason {
 }
 
 // nextMetric returns the index of the ':' in text at which the next metric begins,
-// -1 if there is none. text begins at a value. Only behind a kind or a sample rate
-// does a metric begin: what else has a colon in it is a field of a later protocol.
+// -1 if there is none. text begins at a value. Only behind a kind, a sample rate or
+// an empty field does a metric begin: what else has a colon in it is a field of a later protocol.
 func nextMetric(text []byte) int {
 	at := bytes.IndexByte(text, '|')
 	for kind := true; at >= 0; kind = false { // whether the field is the kind
@@ -95,7 +95,7 @@ func nextMetric(text []byte) int {
 		switch {
 		case len(field) > 0 && field[0] == '#':
 			return -1
-		case kind, len(field) > 0 && field[0] == '@':
+		case kind, len(field) > 0 && (field[0] == '@' || field[0] == ':'):
 			ends = "|:"
 		}
 		i := bytes.IndexAny(field, ends)

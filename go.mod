@@ -38,3 +38,6 @@ require (
 	golang.org/x/text v0.28.0 // indirect
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect
 )
+
+// npm packages may hold Go files.
+ignore ./.ci/node_modules

@@ -167,8 +167,9 @@ func (h *histogram) summarizeClassic(percents []int, into []float64) summary {
 		s.median = (h.values[n/2-1] + h.values[n/2]) / 2
 	}
 	for i, percent := range percents {
-		// Halves are rounded up, as JavaScript does.
-		share := int(math.Floor(float64(percent)/100*float64(n) + 0.5))
+		// Halves are rounded up, as JavaScript does. The conversion keeps compilers from
+		// fusing product and sum, which would round only once.
+		share := int(math.Floor(float64(float64(percent)/100*float64(n)) + 0.5))
 		s.percentiles[i] = h.values[max(1, min(share, n))-1]
 	}
 	return s

@@ -45,6 +45,9 @@ func (p *Parser) Describe(sample *metric.Sample, id *metric.Identity) metric.Rea
 				continue
 			}
 			rated = true
+			if p.statsd {
+				value = bytes.TrimSpace(value)
+			}
 			rate, why := sampleRate(value)
 			if why != metric.Accepted {
 				return why

@@ -67,6 +67,9 @@ func number(b []byte) (value float64, n int, ok bool) {
 // does: blanks around a number, and whole numbers with the prefixes 0x, 0o and 0b.
 func statsdNumber(b []byte) (float64, metric.Reason) {
 	b = bytes.TrimSpace(b)
+	if bytes.IndexByte(b, '_') >= 0 { // which Go takes behind a leading 0
+		return 0, metric.BadValue
+	}
 	value, why := anyNumber(b)
 	if why == metric.BadValue && len(b) > 2 && b[0] == '0' {
 		if n, err := strconv.ParseUint(string(b), 0, 64); err == nil {

@@ -88,24 +88,23 @@ func (p *Parser) statsdMetric(line []byte, colon int, into *metric.Lines) metric
 }
 
 // nextMetric returns the index of the ':' in text at which the next metric begins,
-// -1 if there is none. text begins at a value. Only behind a kind or a sample rate
-// does a metric begin: what else has a colon in it is a field of a later protocol.
+// -1 if there is none. text begins at a value. Only behind a kind, a sample rate or
+// an empty field does a metric begin: what else has a colon in it is a field of a
+// later protocol.
 func nextMetric(text []byte) int {
 	at := bytes.IndexByte(text, '|')
 	for kind := true; at >= 0; kind = false { // whether the field is the kind
 		field := text[at+1:]
-		if !kind && len(field) > 0 {
-			if field[0] == '#' {
+		if len(field) > 0 && field[0] == '#' {
+			return -1
+		}
+		if !kind && len(field) > 0 && field[0] != '@' && field[0] != ':' {
+			next := bytes.IndexByte(field, '|')
+			if next < 0 {
 				return -1
 			}
-			if field[0] != '@' {
-				next := bytes.IndexByte(field, '|')
-				if next < 0 {
-					return -1
-				}
-				at += 1 + next
-				continue
-			}
+			at += 1 + next
+			continue
 		}
 		i := 0
 		for i < len(field) && field[i] != '|' && field[i] != ':' {

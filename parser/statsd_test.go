@@ -55,6 +55,13 @@ func TestStatsD(t *testing.T) {
 		"a":                           {"reject no_kind"},
 		":1|c":                        {"reject no_name"},
 		"a:1|q":                       {"reject unknown_kind"},
+		"a:1|c|@0.5 ":                 {"counter a [1] @0.5 []"},
+		"a:1|c|@0.5 :2|ms|@ 0.1\t":    {"counter a [1] @0.5 []", "timer a [2] @0.1 []"},
+		"a:1|c|@0.5|:2|ms":            {"counter a [1] @0.5 []", "timer a [2] @1 []"},
+		"a:0x1F|g":                    {"gauge a [31] @1 []"},
+		"a:0_17|g":                    {"reject bad_value"},
+		"a:0x_1F|g":                   {"reject bad_value"},
+		"a:1|#x:2|ms":                 {"reject unknown_kind"},
 		"_scale:1|c":                  {"counter _scale [1] @1 []"},
 		"__proto__:1|ms":              {"timer __proto__ [1] @1 []"},
 	}

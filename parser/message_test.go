@@ -141,7 +141,7 @@ func FuzzEvent(f *testing.F) {
 			if strings.Contains(e.Title+e.Text, `\n`) || strings.HasSuffix(e.Title+e.Text, `\`) {
 				continue // what unescaping made; its canonical form is escaped once more
 			}
-			again := encodeEvent(&e)
+			again := append(encodeEvent(&e), '|') // what a field ends in is no line ending
 			var second metric.Lines
 			dogstatsd.Packet(again, false, &second)
 			if len(second.Events) != 1 {
@@ -221,7 +221,7 @@ func FuzzServiceCheck(f *testing.F) {
 				again = fmt.Appendf(again, "|d:%d", c.Time)
 			}
 			again = append(encodeOrigin(again, &c.Origin), encodeTags(c.Tags)...)
-			again = append(again, "|"...) // what a name ends in is no line ending
+			again = append(again, '|') // what a field ends in is no line ending
 			var second metric.Lines
 			dogstatsd.Packet(again, false, &second)
 			if len(second.Checks) != 1 {

@@ -23,6 +23,7 @@ package aggregator
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type Aggregator struct {
 	workers       []*Worker
 	maxIdentities int
 	naming        naming
+	saltSenders   bool // the sender becomes a tag, so it is a part of the identity
 	flusher       *flusher
 
 	wantExamples bool // of rejected lines, in the log
@@ -63,6 +65,7 @@ func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
 		wantExamples:  log.Enabled(context.Background(), slog.LevelDebug),
 	}
 	a.naming = naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags}
+	a.saltSenders = slices.Contains(cfg.Origin.AsTags, metric.TagContainerID)
 	if cfg.Namespace != "" {
 		a.naming.namespace = strings.TrimSuffix(cfg.Namespace, ".") + "."
 	}

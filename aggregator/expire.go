@@ -53,15 +53,21 @@ func (w *Worker) revive(doomed []slotID) {
 
 // silent returns the contexts without a sample for as long as they are kept. A
 // counter is kept while it is sent as zero.
+//
+// Kept gauges are kept for long, but not if they take the room of others.
 func (f *flusher) silent() []slotID {
 	var ids []slotID
+	live, _, _ := f.a.contexts.count()
+	crowded := live > f.a.cfg.Cardinality.MaxContexts/5*4
 	for fam := range families {
 		keep := f.expiry
 		switch fam {
 		case counters:
 			keep = max(keep, f.zeroFill)
 		case keptGauges:
-			keep = f.keptExpiry
+			if !crowded {
+				keep = f.keptExpiry
+			}
 		}
 		for slot, last := range f.seen[fam] {
 			if last != 0 && f.intervals-last >= keep {

@@ -1,6 +1,10 @@
 package aggregator
 
-import "github.com/weir-agent/weir/metric"
+import (
+	"math"
+
+	"github.com/weir-agent/weir/metric"
+)
 
 // gauge is the last value of an interval and when it came: between readers, the
 // later one wins.
@@ -36,9 +40,22 @@ func (k *keptGauge) change(by float64, now int64) {
 	k.changes = append(k.changes, gauge{by, now})
 }
 
+// changes reports whether one of a sample's values is a change of a kept gauge. A
+// change has no level that could be that of another time.
+func changes(s *metric.Sample) bool {
+	for text := s.Member(); len(text) > 0; {
+		if signed(firstItem(&text)) {
+			return true
+		}
+	}
+	return false
+}
+
+func signed(text []byte) bool { return len(text) > 0 && (text[0] == '+' || text[0] == '-') }
+
 // addValue adds one value as a sample spells it: with a sign it is a change.
 func (k *keptGauge) addValue(v float64, text []byte, now int64) {
-	if len(text) > 0 && (text[0] == '+' || text[0] == '-') {
+	if signed(text) {
 		k.change(v, now)
 	} else {
 		k.set(v, now)
@@ -68,7 +85,8 @@ func firstItem(text *[]byte) []byte {
 	return rest[:end]
 }
 
-// level returns the gauge's value after an interval that began with before.
+// level returns the gauge's value after an interval that began with before. It stays
+// finite, or it could never change again.
 func level(before float64, parts []*keptGauge) float64 {
 	var last *keptGauge
 	for _, p := range parts {
@@ -83,7 +101,7 @@ func level(before float64, parts []*keptGauge) float64 {
 	for _, p := range parts {
 		for _, c := range p.changes {
 			if last == nil || p == last || c.stamp > last.stamp {
-				v += c.value
+				v = max(-math.MaxFloat64, min(v+c.value, math.MaxFloat64))
 			}
 		}
 	}

@@ -131,7 +131,7 @@ func messageTags(host string, sent []string, origin metric.Origin, sender string
 		tags = append(tags, string(tag))
 	}
 	slices.Sort(tags)
-	return host, slices.Compact(tags)
+	return host, slices.Clone(slices.Compact(tags)) // of many repeats nothing is to be kept
 }
 
 // exemptFromNamespace reports whether a name keeps its own prefix. The list is

@@ -2,10 +2,12 @@ package aggregator
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/weir-agent/weir/metric"
+	"github.com/weir-agent/weir/parser"
 )
 
 // Few contexts may be as large as many: their names and tags are bounded, too.
@@ -59,5 +61,83 @@ func TestPassedOnIsBounded(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A line with a time never comes again: it is not remembered, and each is counted.
+func TestTimesAreNotRemembered(t *testing.T) {
+	a := newForTest(DefaultConfig(), 1)
+	for range 3 {
+		a.sendForTest(0, "took:1|ms|T1700000000")
+	}
+	if s := a.Stats(); s.IgnoredTimes != 3 || s.Identities != 0 || s.Contexts != 1 || s.Aggregated != 3 {
+		t.Errorf("%d times ignored, %d identities, %d contexts, %d aggregated", s.IgnoredTimes, s.Identities, s.Contexts, s.Aggregated)
+	}
+}
+
+// Kept gauges last long, but make room when contexts run out.
+func TestKeptGaugesMakeRoom(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Cardinality.MaxContexts = 100
+	cfg.Expiry.Context = cfg.FlushInterval
+	p := parser.New(parser.Config{Dialect: parser.DialectStatsD, TagStyle: parser.TagsDogStatsD})
+	a := New(cfg, []Describe{p.Describe}, slog.New(slog.DiscardHandler))
+	send := func(from, to int) {
+		for i := from; i < to; i++ {
+			var lines metric.Lines
+			p.Packet(fmt.Appendf(nil, "gauge%d:1|g", i), false, &lines)
+			a.Worker(0).Add(&lines)
+		}
+	}
+	send(0, 50)
+	for range 3 {
+		a.flusher.flush(a.started, nil)
+	}
+	if n := a.Stats().Contexts; n != 50 {
+		t.Errorf("%d gauges of 50 are kept", n)
+	}
+	send(50, 100)
+	for range 3 {
+		a.flusher.flush(a.started, nil)
+	}
+	if n := a.Stats().Contexts; n != 50 {
+		t.Errorf("%d gauges are kept; want the 50 that are not older than expiry.context says", n)
+	}
+}
+
+// A kept gauge that is changed while it is about to be forgotten stays.
+func TestKeptGaugeIsSpared(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Expiry.KeptGauge = cfg.FlushInterval
+	p := parser.New(parser.Config{Dialect: parser.DialectStatsD, TagStyle: parser.TagsDogStatsD})
+	a := New(cfg, []Describe{p.Describe}, slog.New(slog.DiscardHandler))
+	send := func(line string) {
+		var lines metric.Lines
+		p.Packet([]byte(line), false, &lines)
+		a.Worker(0).Add(&lines)
+	}
+	send("load:5|g")
+	a.flusher.flush(a.started, nil)
+	// A flush by hand, with a sample right after the swap.
+	f := a.flusher
+	f.intervals++
+	a.workers[0].swap()
+	send("load:+1|g")
+	m := merge{flusher: f, batch: &metric.Batch{}}
+	mergeFamily(&m, keptGauges, func(c *columns) *column[keptGauge] { return &c.keptGauges }, m.keptGauge)
+	f.expire()
+	if b := f.flush(a.started, nil); len(b.Series) != 1 || b.Series[0].Value != 6 {
+		t.Errorf("series = %+v, want load = 6", b.Series)
+	}
+}
+
+// Changes of one packet after another by one reader add up, however many.
+func TestManyChangesOfAKeptGauge(t *testing.T) {
+	var k keptGauge
+	for i := range int64(1000) {
+		k.change(1, i+1)
+	}
+	if got := level(0, []*keptGauge{&k}); got != 1000 || len(k.changes) > maxChanges {
+		t.Errorf("level %v, %d changes held", got, len(k.changes))
 	}
 }

@@ -29,8 +29,8 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		return
 	}
 	if w.id.Time != 0 {
-		switch w.id.Kind {
-		case metric.Counter, metric.Gauge, metric.KeptGauge:
+		switch k := w.id.Kind; {
+		case k == metric.Counter, k == metric.Gauge, k == metric.KeptGauge && !changes(s):
 			w.pass(s)
 			return
 		}

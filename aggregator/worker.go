@@ -87,7 +87,7 @@ func (w *Worker) Add(lines *metric.Lines) {
 	w.lines = lines
 	w.now = int64(time.Since(w.aggregator.started)) + 1
 	w.salt = 0
-	if lines.Sender != "" {
+	if lines.Sender != "" && w.aggregator.saltSenders {
 		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
 	}
 	w.mu.Lock()

@@ -66,21 +66,30 @@ type Origin struct {
 	Cardinality   []byte // of the tags asked for: none, low, orchestrator, high; as sent
 }
 
-// OriginTags are the tags that can be made of an Origin, as the configuration
-// names them.
-var OriginTags = []string{"container_id", "container_inode", "container_name", "pod_uid"}
+// The tags that can be made of an Origin, as the configuration names them.
+const (
+	TagContainerID    = "container_id"
+	TagContainerInode = "container_inode"
+	TagContainerName  = "container_name"
+	TagPodUID         = "pod_uid"
+)
+
+// OriginTags are all of them.
+var OriginTags = []string{TagContainerID, TagContainerInode, TagContainerName, TagPodUID}
 
 // AppendTags appends the tags of o that are named in which to dst, as key:value.
 func (o *Origin) AppendTags(dst [][]byte, which []string) [][]byte {
 	if strings.EqualFold(string(o.Cardinality), "none") {
 		return dst
 	}
-	for _, key := range OriginTags {
-		value := map[string][]byte{
-			"container_id": o.Container, "container_inode": o.Inode, "container_name": o.ContainerName, "pod_uid": o.PodUID,
-		}[key]
-		if len(value) > 0 && slices.Contains(which, key) {
-			dst = append(dst, append([]byte(key+":"), value...))
+	for _, tag := range [...]struct {
+		key   string
+		value []byte
+	}{
+		{TagContainerID, o.Container}, {TagContainerInode, o.Inode}, {TagContainerName, o.ContainerName}, {TagPodUID, o.PodUID},
+	} {
+		if len(tag.value) > 0 && slices.Contains(which, tag.key) {
+			dst = append(dst, append([]byte(tag.key+":"), tag.value...))
 		}
 	}
 	return dst

@@ -21,7 +21,8 @@ var (
 //
 // Some clients send a line break in a title as it is, so the lengths may reach
 // beyond the line: then the bytes behind title and text must be those of an event,
-// and otherwise only the line is lost.
+// and no line that it reaches into may be a message by itself. Otherwise only the
+// first line is lost.
 func (p *Parser) event(packet, line []byte, into *metric.Lines) (taken int, why metric.Reason) {
 	taken = len(line)
 	if end := bytes.IndexByte(packet[taken:], '\n'); end >= 0 {
@@ -38,6 +39,7 @@ func (p *Parser) event(packet, line []byte, into *metric.Lines) (taken int, why 
 		return taken, metric.BadEvent
 	}
 	body := line[colon+1:]
+	first := taken
 	if !fits(titleBytes, textBytes, len(body)) {
 		body = packet[colon+1:]
 		if !fits(titleBytes, textBytes, len(body)) || body[titleBytes] != '|' {
@@ -56,6 +58,9 @@ func (p *Parser) event(packet, line []byte, into *metric.Lines) (taken int, why 
 		if len(body) > end {
 			body = withoutReturn(body)
 		}
+		if p.swallows(body[bytes.IndexByte(body, '\n')+1:]) {
+			return first, metric.BadEvent
+		}
 	}
 	e := metric.Event{
 		Title:     unescaped(body[:titleBytes]),
@@ -66,6 +71,29 @@ func (p *Parser) event(packet, line []byte, into *metric.Lines) (taken int, why 
 	eventFields(body[titleBytes+1+textBytes:], &e)
 	into.Events = append(into.Events, e)
 	return taken, metric.Accepted
+}
+
+// swallows reports whether one of the lines in text is a message by itself: more
+// likely the lengths of the event before it are wrong.
+func (p *Parser) swallows(text []byte) bool {
+	var lines metric.Lines
+	var id metric.Identity
+	for more := true; more; {
+		var line []byte
+		line, text, more = cut(text, '\n')
+		line = withoutReturn(line)
+		lines.Reset()
+		switch {
+		case len(line) == 0:
+		case bytes.HasPrefix(line, eventPrefix):
+			return true
+		case p.line(line, &lines) == metric.Accepted:
+			if len(lines.Checks) > 0 || p.Describe(&lines.Samples[0], &id) == metric.Accepted {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fits reports whether title, separator and text fit into so many bytes. No sum of

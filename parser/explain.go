@@ -65,18 +65,20 @@ func (p *Parser) Explain(line []byte) []Explanation {
 	}
 	// Several metrics are written as statsdLine does.
 	var all []Explanation
-	for rest := line[colon+1:]; ; {
-		if len(all) == maxMetricsPerLine {
+	var text []byte
+	rest, tags := line[colon+1:], tagsOf(line)
+	if nextMetric(rest) < 0 {
+		return []Explanation{p.explainMetric(line)}
+	}
+	for more := true; more; {
+		if len(all) == maxMetricsPerLine || len(text) > max(maxRewritten, maxRewrittenTimes*len(line)) {
 			return append(all, Explanation{Line: line, What: "metric", Why: metric.TooManyMetrics, At: len(line) - len(rest)})
 		}
-		end := nextMetric(rest)
-		if end < 0 {
-			return append(all, p.explainMetric(append(bytes.Clone(line[:colon+1]), rest...)))
-		}
-		one := append(bytes.Clone(line[:colon+1]), rest[:end]...)
-		all = append(all, p.explainMetric(append(one, tagsOf(line)...)))
-		rest = rest[end+1:]
+		start := len(text)
+		text, rest, more = appendFirst(text, line[:colon+1], rest, tags)
+		all = append(all, p.explainMetric(text[start:len(text):len(text)]))
 	}
+	return all
 }
 
 // explainer gathers parts.
@@ -144,10 +146,28 @@ func (p *Parser) explainMetric(line []byte) Explanation {
 	e.part(pipe+1, pipe+1+len(kind), "%s", p.kindMeaning(kind))
 	e.fault(metric.UnknownKind, pipe+1)
 	e.fault(metric.NoKind, pipe+1)
+	seen := map[byte]int{} // the part of a field of which one counts, by its first byte
 	for at := pipe + 1 + len(kind); at < len(line); {
 		field, _, _ := cut(line[at+1:], '|')
-		e.field(at+1, field)
-		at += 1 + len(field)
+		start := at + 1
+		at = start + len(field)
+		if len(field) == 0 {
+			continue
+		}
+		which := field[0]
+		earlier, repeated := seen[which]
+		if repeated && p.statsd && (which == '@' || which == '#') {
+			e.part(start, at, "ignored: the first one counts")
+			continue
+		}
+		e.field(start, field)
+		switch which {
+		case '@', '#', 'T':
+			if repeated {
+				e.Parts[earlier].Meaning += "; ignored: the last one counts"
+			}
+			seen[which] = len(e.Parts) - 1
+		}
 	}
 	return e.Explanation
 }
@@ -199,9 +219,6 @@ func (p *Parser) kindMeaning(kind []byte) string {
 // field explains one field of a metric.
 func (e *explainer) field(start int, field []byte) {
 	end := start + len(field)
-	if len(field) == 0 {
-		return
-	}
 	switch value := field[1:]; field[0] {
 	case '@':
 		rate, why := sampleRate(value)

@@ -53,6 +53,21 @@ func TestExplain(t *testing.T) {
   @2 = sample rate: it is not above 0 and at most 1
   rate_out_of_range at 7: it is not above 0 and at most 1
 `},
+		{dogstatsd, "a:1|c|@0.5|#x|@0.1", `metric: a:1|c|@0.5|#x|@0.1
+  a = name
+  1 = value 1
+  c = kind: counter
+  @0.5 = sample rate: each stands for 2; ignored: the last one counts
+  #x = 1 tag
+  @0.1 = sample rate: each stands for 10
+`},
+		{statsd, "a:1|c|@0.5|@zzz", `metric: a:1|c|@0.5|@zzz
+  a = name
+  1 = value 1
+  c = kind: counter
+  @0.5 = sample rate: each stands for 2
+  @zzz = ignored: the first one counts
+`},
 		{dogstatsd, "_e{2,4}:ab|text|p:low|#x", `event: _e{2,4}:ab|text|p:low|#x
   _e{2,4} = title of 2 bytes, text of 4
   ab = title

@@ -197,6 +197,7 @@ func FuzzPacket(f *testing.F) {
 	f.Add([]byte("a:1|c\nb:2:3|d|#x\r\n\nbad\nc:x|s"), uint16(9))
 	f.Add([]byte("a:1|c\n"), uint16(6))
 	f.Add([]byte("_sc|a|1\n_e{1,1}:a|b\na:1|c"), uint16(20))
+	f.Add([]byte("_e{1,5}:a|b\n.. |c:1"), uint16(17)) // cut in an event of two lines
 	f.Fuzz(func(t *testing.T, packet []byte, at uint16) {
 		before := bytes.Clone(packet)
 		var got metric.Lines

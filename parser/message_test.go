@@ -55,16 +55,18 @@ func TestEvents(t *testing.T) {
 		},
 		"fields that make no sense": {packet: "_e{1,1}:a|b|d:x|p:high|t:bad|d:-1", want: []metric.Event{plain("a", "b")}},
 
-		"lengths beyond the packet":     {packet: "_e{10,10}:title|text", rest: "reject bad_event\n"},
-		"lengths beyond any number":     {packet: "_e{99999999999999999999,1}:a|b", rest: "reject bad_event\n"},
-		"lengths whose sum overflows":   {packet: "_e{9223372036854775807,9223372036854775807}:a|b", rest: "reject bad_event\n"},
-		"no title":                      {packet: "_e{0,1}:|b", rest: "reject bad_event\n"},
-		"negative":                      {packet: "_e{1,-1}:a|b", rest: "reject bad_event\n"},
-		"no lengths":                    {packet: "_e{}:a|b", rest: "reject bad_event\n"},
-		"one length":                    {packet: "_e{1}:a|bbbb", rest: "reject bad_event\n"},
-		"no body":                       {packet: "_e{5,4}", rest: "reject bad_event\n"},
-		"a bad one spares what follows": {packet: "_e{50,4}:title|text\na:1|c", rest: "a:1|c\nreject bad_event\n"},
-		"no separator where it must be": {packet: "_e{8,2}:title|t\na:1|c", rest: "a:1|c\nreject bad_event\n"},
+		"lengths beyond the packet":           {packet: "_e{10,10}:title|text", rest: "reject bad_event\n"},
+		"lengths beyond any number":           {packet: "_e{99999999999999999999,1}:a|b", rest: "reject bad_event\n"},
+		"lengths whose sum overflows":         {packet: "_e{9223372036854775807,9223372036854775807}:a|b", rest: "reject bad_event\n"},
+		"no title":                            {packet: "_e{0,1}:|b", rest: "reject bad_event\n"},
+		"negative":                            {packet: "_e{1,-1}:a|b", rest: "reject bad_event\n"},
+		"no lengths":                          {packet: "_e{}:a|b", rest: "reject bad_event\n"},
+		"one length":                          {packet: "_e{1}:a|bbbb", rest: "reject bad_event\n"},
+		"no body":                             {packet: "_e{5,4}", rest: "reject bad_event\n"},
+		"a bad one spares what follows":       {packet: "_e{50,4}:title|text\na:1|c", rest: "a:1|c\nreject bad_event\n"},
+		"a length that reaches into a metric": {packet: "_e{5,10}:title|text\nfoo:1|c", rest: "foo:1|c\nreject bad_event\n"},
+		"a length that reaches into a check":  {packet: "_e{5,10}:title|text\n_sc|a|0", rest: "reject bad_event\n"},
+		"no separator where it must be":       {packet: "_e{8,2}:title|t\na:1|c", rest: "a:1|c\nreject bad_event\n"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -6,10 +6,14 @@ import (
 	"github.com/weir-agent/weir/metric"
 )
 
-// maxMetricsPerLine is how many metrics one line of the statsd dialect may hold.
-// Each repeats the name and the tags, so that a line costs at most so many times
-// its length.
-const maxMetricsPerLine = 128
+// One line of the statsd dialect may hold so many metrics. Each is written anew with
+// the name and the tags of the line, for so many bytes in all: a long line for a few
+// times its length.
+const (
+	maxMetricsPerLine = 128
+	maxRewritten      = 4 << 10
+	maxRewrittenTimes = 4
+)
 
 // statsdLine is line for the statsd dialect, in which one line may hold several
 // metrics of one name:
@@ -30,31 +34,35 @@ func (p *Parser) statsdLine(line []byte, into *metric.Lines) metric.Reason {
 	}
 
 	// The whole line counts as its first metric, every further one as one more.
-	name, rest, tags := line[:colon], line[colon+1:], tagsOf(line)
-	for n := 1; ; n++ {
-		end := nextMetric(rest)
-		item := rest
-		if end >= 0 {
-			item = rest[:end]
+	started := len(into.Text)
+	rest, tags := line[colon+1:], tagsOf(line)
+	for n, more := 1, true; more; n++ {
+		if n > 1 {
+			into.Count++
+		}
+		if n > maxMetricsPerLine || len(into.Text)-started > max(maxRewritten, maxRewrittenTimes*len(line)) {
+			return metric.TooManyMetrics
 		}
 		start := len(into.Text)
-		into.Text = append(append(append(into.Text, name...), ':'), item...)
-		if end >= 0 {
-			into.Text = append(into.Text, tags...)
-		}
+		into.Text, rest, more = appendFirst(into.Text, line[:colon+1], rest, tags)
 		text := into.Text[start:len(into.Text):len(into.Text)]
 		if why := p.statsdMetric(text, colon, into); why != metric.Accepted {
 			into.Reject(text, why)
 		}
-		if end < 0 {
-			return metric.Accepted
-		}
-		rest = rest[end+1:]
-		into.Count++
-		if n == maxMetricsPerLine {
-			return metric.TooManyMetrics
-		}
 	}
+	return metric.Accepted
+}
+
+// appendFirst appends the first metric of rest, with its name before it and the tags
+// of the line behind it, and returns what follows it, and whether a further metric
+// does.
+func appendFirst(dst, name, rest, tags []byte) (text, after []byte, more bool) {
+	dst = append(dst, name...)
+	end := nextMetric(rest)
+	if end < 0 {
+		return append(dst, rest...), nil, false
+	}
+	return append(append(dst, rest[:end]...), tags...), rest[end+1:], true
 }
 
 // statsdMetric is line for a line of one metric, whose first ':' is known.

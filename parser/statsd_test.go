@@ -74,12 +74,20 @@ func TestStatsD(t *testing.T) {
 
 // A line that repeats a long name and long tags costs a bounded multiple of itself.
 func TestManyMetricsInALineAreBounded(t *testing.T) {
-	line := []byte(strings.Repeat("n", 20_000) + strings.Repeat(":1|c", 10_000) + "|#" + strings.Repeat("t", 20_000))
-	var lines metric.Lines
-	statsd.Packet(line, false, &lines)
-	checkCount(t, line[:100], &lines)
-	if len(lines.Samples) != maxMetricsPerLine || lines.Rejected[metric.TooManyMetrics] != 1 {
-		t.Errorf("%d samples, %d rejected", len(lines.Samples), lines.Rejected[metric.TooManyMetrics])
+	for _, test := range []struct{ name, tags, metrics, least, most int }{
+		{1, 0, 10_000, maxMetricsPerLine, maxMetricsPerLine},
+		{1, 20, maxMetricsPerLine, maxMetricsPerLine, maxMetricsPerLine},
+		{20_000, 20_000, 10_000, 5, 10},
+		{1, 7500, 100, 4, 6},
+	} {
+		line := []byte(strings.Repeat("n", test.name) + strings.Repeat(":1|c", test.metrics) + "|#" + strings.Repeat("t", test.tags))
+		var lines metric.Lines
+		statsd.Packet(line, false, &lines)
+		checkCount(t, line[:100], &lines)
+		n, rejected := len(lines.Samples), lines.Rejected[metric.TooManyMetrics]
+		if n < test.least || n > test.most || (rejected == 1) != (n < test.metrics) {
+			t.Errorf("%+v: %d samples, %d rejected", test, n, rejected)
+		}
 	}
 }
 
@@ -101,7 +109,7 @@ func FuzzStatsD(f *testing.F) {
 			t.Fatalf("%q was changed to %q", before, line)
 		}
 		checkCount(t, line, &lines)
-		if len(lines.Text) > (maxMetricsPerLine+1)*2*(len(line)+1) {
+		if len(lines.Text) > maxRewritten+(maxRewrittenTimes+2)*2*(len(line)+1) {
 			t.Errorf("%q: %d bytes written anew", line, len(lines.Text))
 		}
 		name, _, _ := bytes.Cut(line, []byte(":"))

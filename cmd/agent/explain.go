@@ -66,6 +66,11 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 		return true
 	}
 	counts = true
+	if len(packet) > int(cfg.Listen.MaxPacket) {
+		fmt.Fprintf(out, "it is longer than listen.max_packet (%v): what is behind that would be cut, and the last line rejected as %s\n",
+			cfg.Listen.MaxPacket, metric.Truncated)
+		counts = false
+	}
 	for _, message := range messages {
 		all := p.Explain(message)
 		if len(all) > 1 {

@@ -11,6 +11,9 @@ import (
 // stay in the first-level cache.
 const samplesAtOnce = 128
 
+// textAtOnce bounds what is gathered of lines that were written anew.
+const textAtOnce = 64 << 10
+
 // intake takes one reader's packets to its worker. It runs on the reader.
 type intake struct {
 	parser *parser.Parser
@@ -26,7 +29,7 @@ func (in *intake) packet(packet []byte, cut bool, sender string) {
 		in.lines.Sender = sender
 	}
 	in.parser.Packet(packet, cut, &in.lines)
-	if len(in.lines.Samples) >= samplesAtOnce {
+	if l := &in.lines; len(l.Samples)+len(l.Events)+len(l.Checks) >= samplesAtOnce || len(l.Text) > textAtOnce {
 		in.end()
 	}
 }

@@ -1,301 +1,318 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"math"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
+	"regexp"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
-
-	"github.com/DataDog/datadog-go/v5/statsd"
 
 	"github.com/weir-agent/weir/internal/testkit"
 )
 
-// clientsFolder is where .ci/run installs clients that are not written in Go.
+// clientsFolder is where .ci/run installs clients that are written in JavaScript.
 const clientsFolder = "../../.ci/node_modules"
 
-// expected is what the intake is to have in the end. Keys are the metric and its
-// tags in order, separated by blanks.
-type expected struct {
-	counts map[string]float64
-	gauges map[string]float64   // sets, too
-	timers map[string][]float64 // values of a histogram or timer
-	dists  map[string][]float64
+// endpoints are where an agent listens, by the network's name in the configuration.
+type endpoints map[string]string
+
+// clients are the clients that are not written in Go, each with the networks it
+// speaks. Each sends every kind it can, and leaves out nothing of what it can say.
+var clients = []struct {
+	name        string
+	interpreter func(t *testing.T, network string) []string
+	script      string
+	networks    []string
+	expected    func(prefix string, dialect string) expected
+}{
+	{"hot-shots", hotShots, "hotshots.js", []string{"udp", "tcp", "unix_datagram"}, hotShotsExpected},
+	{"python3-statsd", pythonStatsd, "python_statsd.py", []string{"udp", "tcp", "unix_stream"}, pythonStatsdExpected},
+	{"python3-aiodogstatsd", aioDogStatsD, "python_aiodogstatsd.py", []string{"udp"}, aioDogStatsDExpected},
+	{"libnet-statsd-perl", netStatsd, "net_statsd.pl", []string{"udp"}, netStatsdExpected},
 }
 
-func (want expected) compare(t *testing.T, intake *testkit.Intake) {
-	t.Helper()
-	checkNoPointTwice(t, intake)
-	if problems := intake.Problems(); len(problems) > 0 {
-		t.Errorf("the intake found: %q", problems)
-	}
-	got := newTotals(intake)
-	for key, n := range want.counts {
-		if !near(got.counts[key], n) {
-			t.Errorf("%s = %v, want %v", key, got.counts[key], n)
-		}
-	}
-	for key, v := range want.gauges {
-		if last, seen := got.gauges[key]; !seen || last != v {
-			t.Errorf("%s = %v, %v; want %v", key, last, seen, v)
-		}
-	}
-	for key, values := range want.timers {
-		// All samples are sent within one interval, or the largest of several
-		// intervals is compared.
-		name, tags, _ := strings.Cut(key, " ")
-		with := func(suffix string) string { return strings.TrimSpace(name + suffix + " " + tags) }
-		if n := got.counts[with(".count")]; !near(n, float64(len(values))) {
-			t.Errorf("%s = %v, want %d", with(".count"), n, len(values))
-		}
-		largest := math.Inf(-1)
-		for _, p := range intake.Points() {
-			if strings.TrimSpace(p.Metric+" "+strings.Join(p.Tags, " ")) == with(".max") {
-				largest = max(largest, p.Value)
-			}
-		}
-		if want := slices.Max(values); largest != want {
-			t.Errorf("%s = %v, want %v", with(".max"), largest, want)
-		}
-	}
-	for key, values := range want.dists {
-		compareDistribution(t, key, got.sketches[key], values)
-	}
-}
-
-func compareDistribution(t *testing.T, key string, sketches []testkit.Sketch, values []float64) {
-	t.Helper()
-	var count int64
-	var sum float64
-	low, high := math.Inf(1), math.Inf(-1)
-	bins := map[int32]uint64{}
-	for _, s := range sketches {
-		count += s.Count
-		sum += s.Sum
-		low, high = min(low, s.Min), max(high, s.Max)
-		for i, k := range s.Keys {
-			bins[k] += uint64(s.Counts[i])
-		}
-	}
-	slices.Sort(values)
-	total := 0.0
-	for _, v := range values {
-		total += v
-	}
-	if count != int64(len(values)) || low != values[0] || high != values[len(values)-1] || math.Abs(sum-total) > 1e-9*math.Abs(total) {
-		t.Errorf("%s: count %d, min %v, max %v, sum %v; want %d, %v, %v, %v", key, count, low, high, sum,
-			len(values), values[0], values[len(values)-1], total)
-		return
-	}
-	for _, q := range []float64{0.5, 0.9, 0.95, 0.99} {
-		want := values[int(math.RoundToEven(q*float64(len(values)-1)))]
-		keys := make([]int32, 0, len(bins))
-		for k := range bins {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		rank := uint64(math.RoundToEven(q * float64(count-1)))
-		var seen uint64
-		for _, k := range keys {
-			if seen += bins[k]; seen > rank {
-				// The sketch's definition: gamma = 1 + 2/128, bias 1338.
-				got := math.Pow(1+2.0/128, float64(k-1338))
-				if math.Abs(got-want) > want/128 {
-					t.Errorf("%s: quantile %v = %v, want %v within 1/128", key, q, got, want)
-				}
-				break
-			}
-		}
-	}
-}
-
-func TestDatadogGo(t *testing.T) {
-	for name, options := range map[string][]statsd.Option{
-		"without aggregation":       {statsd.WithoutClientSideAggregation()},
-		"with aggregation":          {statsd.WithClientSideAggregation(), statsd.WithAggregationInterval(50 * time.Millisecond)},
-		"with extended aggregation": {statsd.WithExtendedClientSideAggregation(), statsd.WithAggregationInterval(50 * time.Millisecond)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			intake := testkit.NewIntake(t)
-			p := start(t, build(t), toIntake(intake)...)
-			client, err := statsd.New(p.address, append(options, statsd.WithTags([]string{"client:go"}), statsd.WithNamespace("dg."))...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var values []float64
-			tags := []string{"env:test", "kind:x"}
-			must := func(err error) {
-				t.Helper()
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			const n = 500
-			for i := range n {
-				v := 0.1 + float64(i*i%977)
-				values = append(values, v)
-				must(client.Incr("hits", tags, 1))
-				must(client.Count("bytes", int64(i), tags, 1))
-				must(client.Decr("balance", tags, 1))
-				must(client.Gauge("level", float64(i)/3, tags, 1))
-				must(client.Set("users", fmt.Sprintf("user-%d", i%50), tags, 1))
-				must(client.Histogram("size", v, tags, 1))
-				must(client.Distribution("latency", v, tags, 1))
-				must(client.TimeInMilliseconds("took", v, tags, 1))
-			}
-			must(client.SimpleEvent("title", "text"))
-			must(client.SimpleServiceCheck("check", statsd.Ok))
-			must(client.Close())
-			eventually(t, "the last metrics arrived", func() bool { return len(intake.Events()) == 1 && len(intake.Checks()) == 1 })
-			if code := p.stop(t); code != 0 {
-				t.Errorf("exit code %d, want 0", code)
-			}
-			suffix := " client:go env:test kind:x"
-			expected{
-				counts: map[string]float64{
-					"dg.hits" + suffix: n, "dg.bytes" + suffix: n * (n - 1) / 2, "dg.balance" + suffix: -n,
-				},
-				gauges: map[string]float64{"dg.level" + suffix: float64(n-1) / 3},
-				timers: map[string][]float64{"dg.size" + suffix: values, "dg.took" + suffix: values},
-				dists:  map[string][]float64{"dg.latency" + suffix: slices.Clone(values)},
-			}.compare(t, intake)
-		})
-	}
-}
-
-// Sampled by the client, counts are right on average; with a rate of which the
-// client keeps everything they are right.
-func TestDatadogGoSampled(t *testing.T) {
+// TestClients has every client speak to one agent by every network that both know,
+// at the same time, and compares what arrived with what was sent.
+func TestClients(t *testing.T) {
 	intake := testkit.NewIntake(t)
-	p := start(t, build(t), toIntake(intake)...)
-	client, err := statsd.New(p.address, statsd.WithoutClientSideAggregation())
-	if err != nil {
-		t.Fatal(err)
-	}
-	const n = 40_000
-	for i := range n {
-		if err := client.Incr("sampled", nil, 0.25); err != nil {
-			t.Fatal(err)
+	p, sockets := startForClients(t, intake)
+	var mu sync.Mutex
+	all := map[string]expected{}
+	t.Run("send", func(t *testing.T) {
+		send := func(name string, client func(t *testing.T) expected) {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				want := client(t)
+				mu.Lock()
+				defer mu.Unlock()
+				all[name] = want
+			})
 		}
-		if i%1000 == 0 {
-			time.Sleep(time.Millisecond) // the client drops what its queue has no room for
+		for _, c := range clients {
+			for _, network := range c.networks {
+				for dialect, to := range sockets {
+					address, known := to[network]
+					if !known {
+						continue // DogStatsD has no other dialect
+					}
+					send(c.name+" "+network+" "+dialect, func(t *testing.T) expected {
+						prefix := fmt.Sprintf("%s.%s.%s", c.script, network, dialect)
+						runScript(t, c.interpreter(t, network), c.script, nil, network, address, prefix, dialect)
+						want := c.expected(prefix, dialect)
+						want.evenMedian = dialect == "statsd"
+						return want
+					})
+				}
+			}
 		}
-	}
-	if err := client.Close(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the metric arrived", func() bool { return newTotals(intake).counts["sampled"] > 0 })
+		for name, client := range datadogGoClients(sockets["dogstatsd"]) {
+			send("datadog-go "+name, client)
+		}
+		send("gunicorn", func(t *testing.T) expected { return gunicorn(t, sockets["dogstatsd"]["udp"]) })
+	})
 	if code := p.stop(t); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("exit code %d, want 0", code)
 	}
-	// Binomial: the deviation of the estimate is sqrt(n·(1-p)/p) = 346.
-	if got := newTotals(intake).counts["sampled"]; math.Abs(got-n) > 6*346 {
-		t.Errorf("sampled = %v, want about %d", got, n)
+	for name, want := range all {
+		t.Run("arrived/"+name, func(t *testing.T) { want.compare(t, intake) })
 	}
+	checkNothingIsWrong(t, intake)
 }
 
-// script runs a client's script with the agent's port as its argument and
-// compares.
-func script(t *testing.T, interpreter []string, text string, want expected) {
+// startForClients starts an agent that listens on sockets of every network for both
+// dialects, and flushes at its end.
+func startForClients(t *testing.T, intake *testkit.Intake) (p *process, byDialect map[string]endpoints) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "client.script")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	folder := t.TempDir()
+	path := func(name string) string { return filepath.Join(folder, name) }
+	p = start(t, build(t), append(toIntake(intake),
+		"WEIR_FLUSH_INTERVAL=10m", "WEIR_EXPIRY_CONTEXT=1h", "WEIR_LOG_LEVEL=debug",
+		"WEIR_LISTEN_TCP=127.0.0.1:0",
+		"WEIR_LISTEN_UNIX_DATAGRAM="+path("datagram"), "WEIR_LISTEN_UNIX_STREAM="+path("stream"),
+		fmt.Sprintf("WEIR_LISTEN_MORE=[{network: udp, address: '127.0.0.1:0', dialect: statsd},"+
+			" {network: tcp, address: '127.0.0.1:0', dialect: statsd}, {network: unix_stream, address: '%s', dialect: statsd}]", path("statsd")))...)
+	const sockets = 7
+	var found [][]string
+	eventually(t, "all sockets listen", func() bool {
+		found = listeningOn.FindAllStringSubmatch(p.log(), -1)
+		return len(found) == sockets
+	})
+	byDialect = map[string]endpoints{"dogstatsd": {}, "statsd": {}}
+	for _, m := range found {
+		network, address := m[1], m[2]
+		dialect := "dogstatsd" // these come first
+		if _, known := byDialect[dialect][network]; known {
+			dialect = "statsd"
+		}
+		byDialect[dialect][network] = address
 	}
-	intake := testkit.NewIntake(t)
-	p := start(t, build(t), toIntake(intake)...)
-	_, port, _ := strings.Cut(p.address, ":")
+	return p, byDialect
+}
+
+var listeningOn = regexp.MustCompile(`msg=listening network=(\S+) address=(\S+)`)
+
+// runScript runs a client's script out of testdata/clients to its end.
+func runScript(t *testing.T, interpreter []string, name string, settings []string, args ...string) {
+	t.Helper()
 	folder, err := filepath.Abs(clientsFolder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(interpreter[0], append(interpreter[1:], file, port)...)
-	cmd.Env = environ("NODE_PATH=" + folder)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	cmd := exec.Command(interpreter[0], append(append(interpreter[1:], filepath.Join("testdata", "clients", name)), args...)...)
+	cmd.Env = environ(append(settings, "NODE_PATH="+folder, "PYTHONDONTWRITEBYTECODE=1")...)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
 	}
-	eventually(t, "the client's last line arrived", func() bool { return newTotals(intake).counts["the.end"] == 1 })
-	if code := p.stop(t); code != 0 {
-		t.Errorf("exit code %d, want 0", code)
-	}
-	want.compare(t, intake)
 }
 
-func TestHotShots(t *testing.T) {
+func hotShots(t *testing.T, network string) []string {
+	t.Helper()
 	if _, err := os.Stat(clientsFolder + "/hot-shots"); err != nil {
 		t.Skip("npm's hot-shots is not installed; .ci/run installs it (npm install --prefix .ci --no-save --no-package-lock hot-shots)")
 	}
+	if built, _ := filepath.Glob(clientsFolder + "/unix-dgram/build/Release/unix_dgram.node"); network == "unix_datagram" && len(built) == 0 {
+		t.Skip("npm's unix-dgram was not built with hot-shots; it needs g++, make, python3 and the headers of node; .ci/run installs them")
+	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("there is no node")
+		t.Skip("there is no node; .ci/run installs it (apt-get install nodejs)")
 	}
-	const text = `
-const StatsD = require('hot-shots');
-const fail = (error) => { if (error) { console.error(error); process.exit(1); } };
-const c = new StatsD({host: '127.0.0.1', port: Number(process.argv[2]), prefix: 'hs.', globalTags: {client: 'node'}, errorHandler: fail, maxBufferSize: 1200});
-for (let i = 0; i < 300; i++) {
-  c.increment('hits');
-  c.increment('hits', 2, {route: 'a', env: 'x'});
-  c.decrement('balance');
-  c.gauge('level', i / 4);
-  c.histogram('size', i + 1);
-  c.timing('took', i + 1);
-  c.distribution('latency', i + 1);
-  c.set('users', 'user' + (i % 20));
-}
-c.close((error) => {
-  fail(error);
-  const end = new StatsD({host: '127.0.0.1', port: Number(process.argv[2]), errorHandler: fail});
-  end.increment('the.end', () => end.close(() => process.exit(0)));
-});
-`
-	values := make([]float64, 300)
-	for i := range values {
-		values[i] = float64(i + 1)
-	}
-	script(t, []string{node}, text, expected{
-		counts: map[string]float64{"hs.hits client:node": 300, "hs.hits client:node env:x route:a": 600, "hs.balance client:node": -300},
-		gauges: map[string]float64{"hs.level client:node": 299.0 / 4},
-		timers: map[string][]float64{"hs.size client:node": values, "hs.took client:node": values},
-		dists:  map[string][]float64{"hs.latency client:node": slices.Clone(values)},
-	})
+	return []string{node}
 }
 
-func TestPythonStatsd(t *testing.T) {
-	// Debian's package belongs to Debian's Python, which need not be the first in
-	// the path.
-	python := "/usr/bin/python3"
-	if err := exec.Command(python, "-c", "import statsd").Run(); err != nil {
-		t.Skip("Debian's python3-statsd is not installed; .ci/run installs it (apt-get install python3-statsd)")
+func pythonStatsd(t *testing.T, _ string) []string { return python(t, "statsd", "python3-statsd") }
+
+func aioDogStatsD(t *testing.T, _ string) []string {
+	return python(t, "aiodogstatsd", "python3-aiodogstatsd")
+}
+
+// python returns Debian's Python, to which Debian's packages belong and which need
+// not be the first in the path.
+func python(t *testing.T, module, packageName string) []string {
+	t.Helper()
+	const interpreter = "/usr/bin/python3"
+	if err := exec.Command(interpreter, "-c", "import "+module).Run(); err != nil {
+		t.Skipf("Debian's %s is not installed; .ci/run installs it (apt-get install %[1]s)", packageName)
 	}
-	const text = `
-import statsd, sys
-port = int(sys.argv[1])
-c = statsd.StatsClient('127.0.0.1', port, prefix='py', maxudpsize=1400)
-for i in range(300):
-    c.incr('hits')
-    c.decr('balance', 2)
-    c.gauge('level', i / 4)
-    c.timing('took', i + 1)
-    c.set('users', 'user%d' % (i % 20))
-with c.pipeline() as pipe:
-    for i in range(100):
-        pipe.incr('piped', 3)
-c.gauge('negative', -5)
-statsd.StatsClient('127.0.0.1', port).incr('the.end')
-`
-	values := make([]float64, 300)
+	return []string{interpreter}
+}
+
+func netStatsd(t *testing.T, _ string) []string {
+	t.Helper()
+	const interpreter = "/usr/bin/perl"
+	if err := exec.Command(interpreter, "-MNet::Statsd", "-e", "1").Run(); err != nil {
+		t.Skip("Debian's libnet-statsd-perl is not installed; .ci/run installs it (apt-get install libnet-statsd-perl)")
+	}
+	return []string{interpreter}
+}
+
+// upTo returns 1, 2, … n.
+func upTo(n int) []float64 {
+	values := make([]float64, n)
 	for i := range values {
 		values[i] = float64(i + 1)
 	}
-	script(t, []string{python}, text, expected{
-		counts: map[string]float64{"py.hits": 300, "py.balance": -600, "py.piped": 300},
-		gauges: map[string]float64{"py.level": 299.0 / 4, "py.negative": -5},
-		timers: map[string][]float64{"py.took": values},
+	return values
+}
+
+func hotShotsExpected(prefix, dialect string) expected {
+	const tag = " client:node"
+	want := expected{
+		counts: map[string]float64{
+			prefix + ".hits" + tag: 300, prefix + ".hits client:node env:x route:a": 600, prefix + ".balance" + tag: -300,
+		},
+		gauges: map[string]float64{prefix + ".level" + tag: 300},
+		sets:   map[string]float64{prefix + ".users" + tag: 20},
+		timers: map[string][]float64{prefix + ".took" + tag: upTo(300), prefix + ".size" + tag: upTo(300)},
+		dists:  map[string][]float64{prefix + ".latency" + tag: upTo(300)},
+		points: []testkit.Point{
+			{Metric: prefix + ".past.level", Tags: []string{"client:node", "env:x"}, Type: "gauge", Time: 1700000000, Value: 7.5},
+			{Metric: prefix + ".past.hits", Tags: []string{"client:node"}, Type: "rate", Time: 1700000001, Value: 3},
+		},
+		events: []testkit.Event{
+			{
+				Title: prefix + ".deployed", Text: "line one\nline two", Time: 1700000002, Host: "other-host", AggregationKey: "deploys",
+				Priority: "low", SourceType: "ci", AlertType: "warning", Tags: []string{"client:node", "env:x"},
+			},
+			{Title: prefix + ".restarted", Text: "restarted", Priority: "normal", AlertType: "info", Tags: []string{"client:node"}},
+		},
+		checks: []testkit.Check{
+			{
+				Name: prefix + ".up", Status: 1, Time: 1700000003, Host: "other-host", Message: "it lags m: 3 s",
+				Tags: []string{"client:node", "env:x"},
+			},
+			{Name: prefix + ".down", Status: 2, Tags: []string{"client:node"}},
+		},
+	}
+	if dialect == "statsd" {
+		want.gauges[prefix+".stock"+tag] = 17.5
+	}
+	return want
+}
+
+func pythonStatsdExpected(prefix, dialect string) expected {
+	want := expected{
+		counts: map[string]float64{prefix + ".hits": 300, prefix + ".balance": -600, prefix + ".piped": 300},
+		gauges: map[string]float64{prefix + ".level": 299.0 / 4, prefix + ".negative": -5},
+		sets:   map[string]float64{prefix + ".users": 20},
+		timers: map[string][]float64{prefix + ".took": upTo(300), prefix + ".waited": {1500}},
+	}
+	if dialect == "statsd" {
+		want.gauges[prefix+".stock"] = 17.5
+	}
+	return want
+}
+
+func aioDogStatsDExpected(prefix, _ string) expected {
+	const tag = " client:aio"
+	return expected{
+		counts: map[string]float64{
+			prefix + ".hits" + tag: 300, prefix + ".hits client:aio env:x route:a": 600, prefix + ".balance" + tag: -300,
+		},
+		gauges: map[string]float64{prefix + ".level" + tag: 299.0 / 4},
+		timers: map[string][]float64{prefix + ".took" + tag: upTo(300), prefix + ".size" + tag: upTo(300)},
+		dists:  map[string][]float64{prefix + ".latency" + tag: upTo(300)},
+	}
+}
+
+func netStatsdExpected(prefix, _ string) expected {
+	return expected{
+		counts: map[string]float64{
+			prefix + ".hits": 300, prefix + ".first": 300, prefix + ".second": 300, prefix + ".balance": -300, prefix + ".bytes": 300 * 299 / 2,
+		},
+		gauges: map[string]float64{prefix + ".level": 299.0 / 4, prefix + ".negative": -18},
+		timers: map[string][]float64{prefix + ".took": upTo(300)},
+	}
+}
+
+// gunicorn serves a few requests with an application server that counts them.
+func gunicorn(t *testing.T, agent string) expected {
+	interpreter := python(t, "gunicorn", "gunicorn")
+	folder := t.TempDir()
+	socket := filepath.Join(folder, "http")
+	log, err := os.Create(filepath.Join(folder, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(interpreter[0], "-m", "gunicorn", "--bind", "unix:"+socket, "--chdir", "testdata/clients",
+		"--statsd-host", agent, "--statsd-prefix", "web", "--dogstatsd-tags", "env:test,team:a", "wsgi:app")
+	cmd.Env = environ("PYTHONDONTWRITEBYTECODE=1")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		log.Close()
+		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
+			t.Logf("gunicorn's log:\n%s", text)
+		}
 	})
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	eventually(t, "gunicorn listens", func() bool {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	for _, page := range []string{"/", "/", "/missing", "/"} {
+		answer, err := client.Get("http://gunicorn" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Fatal("gunicorn does not end")
+	}
+	const tags = " env:test team:a"
+	return expected{
+		counts: map[string]float64{
+			"web.gunicorn.requests" + tags: 4, "web.gunicorn.request.duration.count" + tags: 4,
+			"web.gunicorn.request.status.200" + tags: 3, "web.gunicorn.request.status.404" + tags: 1,
+		},
+		gauges: map[string]float64{"web.gunicorn.workers" + tags: 1},
+	}
 }

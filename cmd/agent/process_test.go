@@ -46,6 +46,10 @@ var builds = struct {
 }{paths: map[string]string{}}
 
 func TestMain(m *testing.M) {
+	if to := os.Getenv(originClientVariable); to != "" {
+		originClient(to)
+		return
+	}
 	folder, err := os.MkdirTemp("", "weir-test")
 	if err != nil {
 		panic(err)

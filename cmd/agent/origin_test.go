@@ -48,26 +48,28 @@ var origins = []struct {
 // Where a client is becomes tags if the agent is asked for them and the client does
 // not object, and never anything else.
 func TestOriginOfClients(t *testing.T) {
-	for name, asked := range map[string]bool{"as_tags": true, "without as_tags": false} {
-		t.Run(name, func(t *testing.T) {
+	for _, asked := range []string{"container_id pod_uid container_name", "pod_uid", ""} {
+		t.Run("as_tags "+asked, func(t *testing.T) {
 			intake := testkit.NewIntake(t)
 			settings := append(toIntake(intake), "WEIR_FLUSH_INTERVAL=10m", "WEIR_EXPIRY_CONTEXT=1h")
-			if asked {
-				settings = append(settings, "WEIR_ORIGIN_AS_TAGS=container_id pod_uid container_name")
+			if asked != "" {
+				settings = append(settings, "WEIR_ORIGIN_AS_TAGS="+asked)
 			}
 			p := start(t, build(t), settings...)
+			notAsked := func(tag string) bool {
+				key, _, _ := strings.Cut(tag, ":")
+				return !slices.Contains(strings.Fields(asked), key)
+			}
 			all := map[string]expected{}
 			for _, o := range origins {
-				if !asked && o.name != "entity" {
+				if !strings.Contains(asked, " ") && o.name != "entity" {
 					continue // this one says everything
 				}
 				tags, high := o.tags, o.high
 				if high == nil {
 					high = tags
 				}
-				if !asked {
-					tags, high = nil, nil
-				}
+				tags, high = without(tags, notAsked), without(high, notAsked)
 				t.Run(o.name+" datadog-go", func(t *testing.T) {
 					cmd := exec.Command(os.Args[0])
 					cmd.Env = environ(append(o.settings, originClientVariable+"="+p.address+" go."+o.name)...)
@@ -90,6 +92,17 @@ func TestOriginOfClients(t *testing.T) {
 			checkNothingIsWrong(t, intake)
 		})
 	}
+}
+
+// without returns the tags that are not unwanted, nil for none.
+func without(tags []string, unwanted func(string) bool) []string {
+	var left []string
+	for _, tag := range tags {
+		if !unwanted(tag) {
+			left = append(left, tag)
+		}
+	}
+	return left
 }
 
 // originClientVariable makes of the test binary a client: "ADDRESS PREFIX".

@@ -36,7 +36,7 @@ func TestHostileLines(t *testing.T) {
 	for _, s := range sockets {
 		more += fmt.Sprintf("{network: %s, address: '%s', dialect: %s}, ", s.Network, s.Address, s.Dialect)
 	}
-	p := start(t, build(t), append(toIntake(intake), "WEIR_LISTEN_MAX_PACKET=64KiB", "WEIR_LISTEN_MORE=["+more+"]")...)
+	p := start(t, build(t), append(toIntake(intake), "WEIR_SHUTDOWN_TIMEOUT=60s", "WEIR_LISTEN_MAX_PACKET=64KiB", "WEIR_LISTEN_MORE=["+more+"]")...)
 	eventually(t, "all sockets listen", func() bool { return strings.Count(p.log(), "msg=listening") == 1+len(sockets) })
 
 	const rounds = 5

@@ -38,6 +38,7 @@ type running struct {
 	stop func()
 
 	mu      sync.Mutex
+	heard   bool // a hello
 	packets []string
 	senders map[string]bool
 	cut     int
@@ -71,6 +72,10 @@ func startListener(t *testing.T, l *Listener) *running {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			for _, p := range packets {
+				if string(p.Data) == hello {
+					r.heard = true
+					continue
+				}
 				r.packets = append(r.packets, string(p.Data))
 				r.senders[p.Sender] = true
 				r.readers[reader]++
@@ -139,18 +144,19 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
+// hello is a datagram that does not count.
+const hello = "hello"
+
 // untilHeard sends until the listener is up. Gnet opens its sockets only when it
 // runs.
 func untilHeard(t *testing.T, r *running, conn net.Conn) {
 	t.Helper()
 	eventually(t, "the listener hears", func() bool {
-		_, _ = conn.Write([]byte("hello")) // may be refused
-		return r.count() > 0
+		_, _ = conn.Write([]byte(hello)) // may be refused
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.heard
 	})
-	time.Sleep(20 * time.Millisecond) // for the hellos under way
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.packets, r.readers, r.cut = nil, map[int]int{}, 0
 }
 
 func TestEveryDatagramIsHandedOn(t *testing.T) {
@@ -331,7 +337,7 @@ func TestKernelDropsAreCounted(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		var blocking atomic.Bool
+		var blocking, marked atomic.Bool
 		blocked, goOn := make(chan struct{}), make(chan struct{})
 		block := sync.OnceFunc(func() {
 			close(blocked)
@@ -339,9 +345,12 @@ func TestKernelDropsAreCounted(t *testing.T) {
 		})
 		ended := make(chan error)
 		go func() {
-			ended <- l.Run(ctx, func(int, []Packet) {
+			ended <- l.Run(ctx, func(_ int, packets []Packet) {
 				if blocking.Load() {
 					block()
+				}
+				if len(packets[len(packets)-1].Data) == 1 {
+					marked.Store(true)
 				}
 			})
 		}()
@@ -351,7 +360,8 @@ func TestKernelDropsAreCounted(t *testing.T) {
 			_, _ = conn.Write(payload) // may be refused
 			return l.Stats().Datagrams > 0
 		})
-		time.Sleep(20 * time.Millisecond) // for those under way
+		write(t, conn, "m") // comes behind those under way
+		eventually(t, "the mark arrived", marked.Load)
 		sent := l.Stats().Datagrams
 		send := func() {
 			write(t, conn, string(payload))

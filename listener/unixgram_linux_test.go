@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -192,6 +194,85 @@ func TestUnixDatagramsAreNeverLost(t *testing.T) {
 	}
 }
 
+// From the moment at which the reader looks for the last time, clients get an
+// error.
+func TestUnixDatagramsAreRefusedBeforeTheLastLook(t *testing.T) {
+	l, err := New(only(t, UnixDatagram), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	e := l.sockets[0].engine.(*recvmmsgEngine)
+	conn := connect(t, l.Reader(0))
+	write(t, conn, "before:1|c")
+	e.refuse(e.sockets[0])
+	if _, err := conn.Write([]byte("after:1|c")); err == nil {
+		t.Error("a datagram was taken that nobody will read")
+	}
+	if _, err := net.Dial("unixgram", l.Reader(0).Address); err == nil {
+		t.Error("a client could still connect")
+	}
+	var got []string
+	if _, err := newDrain(8192, nil).all(e.sockets[0].fd, func(packets []Packet) {
+		for _, p := range packets {
+			got = append(got, string(p.Data))
+		}
+	}); err != nil || strings.Join(got, " ") != "before:1|c" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// What a connection holds is read to its end, in however many turns, and no other
+// connection waits for it; one that goes on sending is left at some time.
+func TestDrainOfConnections(t *testing.T) {
+	var got []string
+	e := &streamEngine{cfg: DefaultConfig(), counts: &streamStats{}, warnings: &warnings{log: slog.New(slog.DiscardHandler)}}
+	l := &streamLoop{engine: e, conns: map[*stream]struct{}{}}
+	l.out.handle = func(packets []Packet) {
+		for _, p := range packets {
+			got = append(got, strings.Fields(string(p.Data))...)
+		}
+	}
+	add := func(sent string) (*stream, int) {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(pair[0]) })
+		if n, err := unix.Write(pair[1], []byte(sent)); n != len(sent) {
+			t.Fatal(n, err)
+		}
+		s := &stream{conn: readable{fd: pair[0]}, framer: framer{max: 8192, form: byLines}}
+		l.conns[s] = struct{}{}
+		return s, pair[1]
+	}
+	const lines = 15_000 // several turns
+	long, far := add(strings.Repeat("long:1|c\n", lines))
+	short, near := add("short:1|c\nrest")
+	defer unix.Close(far)
+	unix.Close(near)
+	l.drain(time.Now().Add(time.Minute))
+	if len(got) != lines+1 || !slices.Contains(got[:2*readAtOnce/len("long:1|c\n")], "short:1|c") {
+		t.Errorf("%d lines, want %d, and the short one not last", len(got), lines+1)
+	}
+	if !short.orderly || long.orderly || !short.ended || !long.ended {
+		t.Errorf("ended %v and %v, orderly %v and %v", long.ended, short.ended, long.orderly, short.orderly)
+	}
+	got = nil
+	late, _ := add("late:1|c\n")
+	if l.drain(time.Now().Add(-time.Second)); len(got) > 0 || late.ended {
+		t.Error("it went on for too long")
+	}
+}
+
+// readable is a connection of which only the descriptor matters.
+type readable struct {
+	gnet.Conn
+	fd int
+}
+
+func (r readable) Fd() int { return r.fd }
+
 // The file never allows more than it is to, not even for a moment, and has its
 // mode in the end, whatever the umask is.
 func TestModeWhateverTheUmask(t *testing.T) {
@@ -242,7 +323,7 @@ func TestMatchInherited(t *testing.T) {
 	cfg.UnixStream = "/run/s"
 	cfg.More = []Socket{{Network: UDP, Address: "127.0.0.1:9000", Dialect: "statsd"}, {Network: UDP, Address: ":9001", Dialect: "statsd"}}
 	plan := match(cfg.sockets(), []*inherited{
-		socket(UDP, "127.0.0.1:9000"), socket(UDP, "[::]:8125"), socket(UDP, "[::]:9001"),
+		socket(UDP, "127.0.0.1:9000"), socket(UDP, "127.0.0.1:9000"), socket(UDP, "[::]:8125"), socket(UDP, "[::]:9001"),
 		socket(UnixStream, "/run/other"), socket(UnixDatagram, "/run/s"), socket(TCP, "127.0.0.1:8125"),
 	})
 	var got []string
@@ -258,6 +339,7 @@ func TestMatchInherited(t *testing.T) {
 		`unix_stream /run/s "" opened`,
 		`udp 127.0.0.1:9000 "statsd" is 127.0.0.1:9000`,
 		`udp :9001 "statsd" is [::]:9001`,
+		`udp 127.0.0.1:9000 "" is 127.0.0.1:9000`, // one of several that share it
 		`unix_stream /run/other "" is /run/other`,
 		`unix_datagram /run/s "" is /run/s`,
 		`tcp 127.0.0.1:8125 "" is 127.0.0.1:8125`,

@@ -18,8 +18,8 @@ import (
 // A Unix socket has no receive buffer: it holds a number of datagrams, and each
 // sender may have some memory of them under way. Beyond either, senders wait for
 // the reader, so the same bounds hold for the number. Where that leaves no time to
-// sleep, the reader waits for the next datagram: to look again and again takes
-// from the sender the time it could fill the queue in.
+// sleep, the reader waits for the next datagram: to look again and again costs more
+// CPU time (docs/decisions.md).
 type pacer struct {
 	queue      float64 // datagrams that a Unix socket holds; 0 for UDP
 	sendBuffer float64 // bytes that a sender may have under way, for a Unix socket

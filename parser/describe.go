@@ -45,10 +45,7 @@ func (p *Parser) Describe(sample *metric.Sample, id *metric.Identity) metric.Rea
 				continue
 			}
 			rated = true
-			if p.statsd {
-				value = bytes.TrimSpace(value)
-			}
-			rate, why := sampleRate(value)
+			rate, why := p.sampleRate(value)
 			if why != metric.Accepted {
 				return why
 			}
@@ -111,7 +108,11 @@ func statsdKindOf(field []byte) metric.Kind {
 	return 0
 }
 
-func sampleRate(text []byte) (float64, metric.Reason) {
+// sampleRate reads a rate; in the statsd dialect there may be blanks around it.
+func (p *Parser) sampleRate(text []byte) (float64, metric.Reason) {
+	if p.statsd {
+		text = bytes.TrimSpace(text)
+	}
 	rate, err := parseFloat(text)
 	if err != nil || math.IsNaN(rate) {
 		return 0, metric.BadRate

@@ -160,7 +160,7 @@ func (p *Parser) explainMetric(line []byte) Explanation {
 			e.part(start, at, "ignored: the first one counts")
 			continue
 		}
-		e.field(start, field)
+		e.field(p, start, field)
 		switch which {
 		case '@', '#', 'T':
 			if repeated {
@@ -217,11 +217,11 @@ func (p *Parser) kindMeaning(kind []byte) string {
 }
 
 // field explains one field of a metric.
-func (e *explainer) field(start int, field []byte) {
+func (e *explainer) field(p *Parser, start int, field []byte) {
 	end := start + len(field)
 	switch value := field[1:]; field[0] {
 	case '@':
-		rate, why := sampleRate(value)
+		rate, why := p.sampleRate(value)
 		if why != metric.Accepted {
 			e.fault(why, start+1)
 			e.part(start, end, "sample rate: %s", reasonText[why])

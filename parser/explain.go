@@ -99,27 +99,10 @@ func (e *explainer) fault(why metric.Reason, at int) {
 
 func (p *Parser) explainMetric(line []byte) Explanation {
 	e := explainer{Explanation{Line: line, What: "metric", At: -1}}
-	var lines metric.Lines
-	var id metric.Identity
-	if len(line) == 0 {
-		e.Why, e.At = metric.NoKind, 0
-		return e.Explanation
-	}
-	e.Why = p.line(line, &lines)
-	for why, n := range lines.Rejected {
-		if n > 0 {
-			e.Why = metric.Reason(why)
-		}
-	}
-	if e.Why == metric.Accepted && len(lines.Samples) > 0 {
-		e.Why = p.Describe(&lines.Samples[0], &id)
-	}
+	name, why := p.verdict(line)
+	e.Why = why
 
-	pipe := bytes.IndexByte(line, '|')
-	head := line
-	if pipe >= 0 {
-		head = line[:pipe]
-	}
+	head, tail, hasTail := cut(line, '|')
 	colon := bytes.IndexByte(head, ':')
 	if colon < 0 {
 		e.fault(metric.NoName, 0)
@@ -128,27 +111,53 @@ func (p *Parser) explainMetric(line []byte) Explanation {
 		return e.Explanation
 	}
 	e.fault(metric.NoName, 0)
-	if pipe < 0 {
-		e.fault(metric.NoKind, len(line))
-	}
-	e.fault(metric.NoValue, colon+1)
 	e.fault(metric.UnclosedTags, bytes.IndexByte(head, '['))
-	if p.splitName != nil && len(id.Name) > 0 && string(id.Name) != string(head[:colon]) {
-		e.part(0, colon, "name %s, with tags in it", id.Name)
+	if p.splitName != nil && name != "" && name != string(head[:colon]) {
+		e.part(0, colon, "name %s, with tags in it", name)
 	} else {
 		e.part(0, colon, "name")
 	}
-	if pipe < 0 {
+	if !hasTail {
+		e.fault(metric.NoKind, len(line))
 		return e.Explanation
 	}
-	kind, _, _ := cut(line[pipe+1:], '|')
-	e.values(p, head, colon, isSet(line[pipe+1:], p.statsd))
-	e.part(pipe+1, pipe+1+len(kind), "%s", p.kindMeaning(kind))
-	e.fault(metric.UnknownKind, pipe+1)
-	e.fault(metric.NoKind, pipe+1)
+	e.fault(metric.NoValue, colon+1)
+	e.values(p, head, colon, isSet(tail, p.statsd))
+	kind, _, _ := cut(tail, '|')
+	start := len(head) + 1
+	e.part(start, start+len(kind), "%s", p.kindMeaning(kind))
+	e.fault(metric.UnknownKind, start)
+	e.fault(metric.NoKind, start)
+	e.fields(p, start+len(kind))
+	return e.Explanation
+}
+
+// verdict returns what the agent makes of a line of one metric: the name, without the
+// tags in it, if it is accepted, or else the reason.
+func (p *Parser) verdict(line []byte) (name string, why metric.Reason) {
+	if len(line) == 0 {
+		return "", metric.NoKind
+	}
+	var lines metric.Lines
+	if why := p.line(line, &lines); why != metric.Accepted {
+		return "", why
+	}
+	for why, n := range lines.Rejected {
+		if n > 0 {
+			return "", metric.Reason(why)
+		}
+	}
+	var id metric.Identity
+	why = p.Describe(&lines.Samples[0], &id)
+	return string(id.Name), why
+}
+
+// fields explains the fields of a metric, each of which begins with the '|' at or
+// behind at.
+func (e *explainer) fields(p *Parser, at int) {
 	seen := map[byte]int{} // the part of a field of which one counts, by its first byte
-	for at := pipe + 1 + len(kind); at < len(line); {
-		field, _, _ := cut(line[at+1:], '|')
+	for at < len(e.Line) {
+		field, _, _ := cut(e.Line[at+1:], '|')
 		start := at + 1
 		at = start + len(field)
 		if len(field) == 0 {
@@ -169,7 +178,6 @@ func (p *Parser) explainMetric(line []byte) Explanation {
 			seen[which] = len(e.Parts) - 1
 		}
 	}
-	return e.Explanation
 }
 
 // values explains what stands between the first ':' and the first '|'.

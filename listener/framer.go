@@ -112,7 +112,7 @@ func (f *framer) end(orderly bool, out *outbox) (truncated bool) {
 
 func isText(b []byte) bool {
 	for _, c := range b {
-		if c != '\n' && (c < ' ' || c > '~') {
+		if c != '\n' && c != '\r' && c != '\t' && (c < ' ' || c > '~') {
 			return false
 		}
 	}

@@ -3,6 +3,7 @@ package listener
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -20,6 +21,7 @@ type gnetEngine struct {
 
 	cfg   Config
 	bound netip.AddrPort
+	url   string // of the sockets, for gnet
 	stats []readerStats
 	// drains says to empty sockets beyond the one datagram that gnet reads.
 	drains bool
@@ -45,7 +47,11 @@ type gnetLoop struct {
 // openGnet finds out whether the address is free. Gnet binds its sockets when it
 // runs, and would share the address with another agent.
 func openGnet(cfg Config, address *net.UDPAddr, stats []readerStats) (engine, error) {
-	probe, err := net.ListenUDP("udp", address)
+	network := "udp"
+	if address.IP.To4() != nil {
+		network = "udp4" // or 0.0.0.0 would be all addresses of both families
+	}
+	probe, err := net.ListenUDP(network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +64,12 @@ func openGnet(cfg Config, address *net.UDPAddr, stats []readerStats) (engine, er
 	if err := probe.Close(); err != nil {
 		return nil, err
 	}
+	url := network + "://" + bound.String()
+	if address.IP == nil || address.IP.Equal(net.IPv6unspecified) {
+		url = fmt.Sprintf("udp://:%d", bound.Port()) // all addresses of both families; "[::]" is for gnet those of one
+	}
 	return &gnetEngine{
-		cfg: cfg, bound: bound, size: size, stats: stats, drains: haveRecvmmsg,
+		cfg: cfg, bound: bound, url: url, size: size, stats: stats, drains: haveRecvmmsg,
 		booted: make(chan gnet.Engine, 1), loops: map[int]*gnetLoop{},
 	}, nil
 }
@@ -97,7 +107,7 @@ func (e *gnetEngine) run(stop <-chan struct{}, handle Handler) error {
 	e.handle = handle
 	ended := make(chan error, 1)
 	go func() {
-		ended <- gnet.Run(e, "udp://"+e.bound.String(),
+		ended <- gnet.Run(e, e.url,
 			gnet.WithNumEventLoop(len(e.stats)),
 			gnet.WithReusePort(true),
 			gnet.WithSocketRecvBuffer(int(e.cfg.ReceiveBuffer)),

@@ -268,7 +268,7 @@ func (l *Listener) Close() error {
 type warnings struct {
 	log *slog.Logger
 
-	cut, refused, idle, frame, truncated, line, accept, enroll sync.Once
+	cut, refused, idle, frame, truncated, line, accept, enroll, unread sync.Once
 }
 
 func (w *warnings) once(kind *sync.Once, message string, about ...any) {

@@ -19,6 +19,18 @@ type socketFile struct {
 // errTaken says that somebody answers at a path.
 var errTaken = errors.New("another process listens there")
 
+// alone keeps other agents away from a folder's sockets until release is called: one
+// that starts at the same moment would take a file that was just made for one that
+// was left behind. Where folders cannot be locked, it does nothing.
+func alone(path string) (release func()) {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return func() {} // clearPath says why
+	}
+	lockFolder(folder)
+	return func() { _ = folder.Close() }
+}
+
 // clearPath makes room for a socket. What an agent that crashed has left behind
 // is removed; a socket somebody listens on, and anything that is no socket, stays.
 func clearPath(path string) error {

@@ -15,6 +15,7 @@ type streamStats struct {
 	oversizedFrames atomic.Uint64
 	truncated       atomic.Uint64
 	oversizedLines  atomic.Uint64
+	unread          atomic.Uint64
 }
 
 // Stats is a snapshot of what the listener counted over all sockets.
@@ -36,6 +37,7 @@ type Stats struct {
 	OversizedFrames uint64 // connections closed for a frame longer than max_packet
 	Truncated       uint64 // connections that ended within a frame or line
 	OversizedLines  uint64 // lines of streams that were longer than max_packet
+	Unread          uint64 // connections that had more to read when the time to stop was up
 }
 
 // Stats returns a snapshot.
@@ -70,6 +72,7 @@ func (l *Listener) stats(network string) Stats {
 			s.OversizedFrames += t.oversizedFrames.Load()
 			s.Truncated += t.truncated.Load()
 			s.OversizedLines += t.oversizedLines.Load()
+			s.Unread += t.unread.Load()
 		}
 	}
 	return s
@@ -112,6 +115,7 @@ func (l *Listener) Readings(dst []metric.Reading) []metric.Reading {
 			}
 			total("listener.frames.truncated", s.Truncated)
 			total("listener.lines.oversized", s.OversizedLines)
+			total("listener.connections.unread", s.Unread)
 			continue
 		}
 		total("listener.datagrams", s.Datagrams)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -23,7 +24,10 @@ const (
 	lastDrain = time.Second
 	// lastAccept is how long an agent that stops waits for one more connection that
 	// was waiting, and takes it; for lastDrain at most.
-	lastAccept = 50 * time.Millisecond
+	lastAccept = 20 * time.Millisecond
+	// enrolledAtOnce is how many connections wait at once for their event loop to take
+	// them, which it does after a round of all that have something.
+	enrolledAtOnce = 64
 	// mostBackoff is how long to wait before a connection is accepted again after the
 	// system could not, at most.
 	mostBackoff = time.Second
@@ -47,6 +51,10 @@ type streamEngine struct {
 	counts   *streamStats
 	warnings *warnings
 
+	enrolling chan struct{}  // full while enrolledAtOnce wait
+	enrollers sync.WaitGroup // only run waits for them, after accept has ended
+	late      []net.Conn     // accepted when no loop would take them any more; only for accept, then run
+
 	mu    sync.Mutex // guards conns
 	conns map[*stream]struct{}
 }
@@ -63,6 +71,7 @@ type streamLoop struct {
 	conns  map[*stream]struct{} // only for the loop's goroutine
 	open   atomic.Int64
 	events gnet.EventLoop // nil before the first connection
+	late   []net.Conn     // to be read without the loop's help
 }
 
 // stream is one connection.
@@ -87,7 +96,7 @@ type stream struct {
 func openStream(cfg Config, p planned, stats []readerStats, counts *streamStats, w *warnings) (engine, error) {
 	e := &streamEngine{
 		cfg: cfg, key: p.key, network: p.Network, stats: stats, counts: counts, warnings: w,
-		conns: map[*stream]struct{}{}, inherited: p.inherited != nil,
+		conns: map[*stream]struct{}{}, inherited: p.inherited != nil, enrolling: make(chan struct{}, enrolledAtOnce),
 	}
 	if cfg.OriginDetection && p.Network == UnixStream {
 		e.origins = newOrigins()
@@ -125,6 +134,7 @@ func openStream(cfg Config, p planned, stats []readerStats, counts *streamStats,
 }
 
 func listenUnixStream(path string, mode os.FileMode) (net.Listener, *socketFile, error) {
+	defer alone(path)()
 	if err := clearPath(path); err != nil {
 		return nil, nil, err
 	}
@@ -177,12 +187,21 @@ func (e *streamEngine) run(stop <-chan struct{}, handle Handler) error {
 	close(done)
 	e.stopAccepting()
 	background.Wait()
+	e.enrollers.Wait()
 	err = errors.Join(err, e.listener.Close())
+	for i, conn := range e.late {
+		loop := loops[i%len(loops)]
+		loop.late = append(loop.late, conn)
+	}
 	var drains sync.WaitGroup
 	for _, loop := range loops {
 		drains.Go(loop.last)
 	}
 	drains.Wait()
+	if n := e.counts.unread.Load(); n > 0 {
+		e.warnings.once(&e.warnings.unread, "connections had more to read when the time to stop was up; it is lost",
+			"network", e.network, "connections", n)
+	}
 	for _, loop := range loops {
 		err = errors.Join(err, loop.client.Stop())
 	}
@@ -244,17 +263,19 @@ func (e *streamEngine) accept(loops []*streamLoop, done <-chan struct{}) error {
 			}
 			continue
 		}
-		e.take(conn, loops)
 		select {
-		case <-done:
-			e.stopAccepting() // once more: there may be others
+		case <-done: // the loops take no more; once more, as there may be others
+			e.late = append(e.late, conn)
+			e.stopAccepting()
 		default:
+			e.take(conn, loops, done)
 		}
 	}
 }
 
-// take hands a connection to the loop with the fewest.
-func (e *streamEngine) take(conn net.Conn, loops []*streamLoop) {
+// take hands a connection to the loop with the fewest. It does not wait until the
+// loop has it.
+func (e *streamEngine) take(conn net.Conn, loops []*streamLoop, done <-chan struct{}) {
 	if e.counts.open.Load() >= int64(e.cfg.MaxConnections) {
 		_ = conn.Close()
 		e.counts.refused.Add(1)
@@ -268,17 +289,38 @@ func (e *streamEngine) take(conn net.Conn, loops []*streamLoop) {
 			least = loop
 		}
 	}
-	s := &stream{loop: least, since: time.Now(), framer: framer{max: int(e.cfg.MaxPacket)}}
+	select {
+	case e.enrolling <- struct{}{}:
+	case <-done:
+		e.late = append(e.late, conn)
+		return
+	}
+	s := e.newStream(conn, least)
+	e.counts.open.Add(1)
+	least.open.Add(1)
+	e.enrollers.Go(func() {
+		defer func() { <-e.enrolling }()
+		e.enroll(conn, s)
+	})
+}
+
+// newStream returns the state of a connection that was accepted.
+func (e *streamEngine) newStream(conn net.Conn, loop *streamLoop) *stream {
+	s := &stream{loop: loop, since: time.Now(), framer: framer{max: int(e.cfg.MaxPacket)}}
 	if e.network == TCP {
 		s.framer.form = byLines
 	}
 	if e.origins != nil {
 		s.sender = e.origins.container(peerOf(conn), time.Now())
 	}
-	withoutZone(conn)
 	e.counts.accepted.Add(1)
-	e.counts.open.Add(1)
-	least.open.Add(1)
+	return s
+}
+
+// enroll hands a connection to its loop and waits until the loop has it.
+func (e *streamEngine) enroll(conn net.Conn, s *stream) {
+	withoutZone(conn)
+	least := s.loop
 	_, err := least.client.EnrollContext(conn, s) // closes conn; returns once OnOpen has
 	if !s.opened.Load() {
 		e.counts.open.Add(-1)
@@ -401,37 +443,48 @@ func (l *streamLoop) OnClose(c gnet.Conn, err error) gnet.Action {
 		e.warnings.once(&e.warnings.idle, "a connection was closed because it was silent, and so are all further ones",
 			"network", e.network, "idle_timeout", e.cfg.IdleTimeout, "remedy", "raise listen.idle_timeout if its client does not connect again by itself")
 	}
+	l.finish(s, orderly)
+	return gnet.None
+}
+
+// finish hands on what is left of a connection that has ended.
+func (l *streamLoop) finish(s *stream, orderly bool) {
 	if s.broken {
-		return gnet.None
+		return
 	}
+	e := l.engine
 	l.out.sender = s.sender
 	if s.framer.end(orderly, &l.out) {
 		e.counts.truncated.Add(1)
 		e.warnings.once(&e.warnings.truncated, "a connection ended within a line or frame, which is lost; further ones are only counted",
 			"network", e.network)
 	}
-	return gnet.None
 }
 
-// last reads what the loop's connections have sent so far, each in its turn.
+// last reads what the loop's connections have sent so far, each in its turn, and then
+// those that came too late for the loop.
 func (l *streamLoop) last() {
-	if l.events == nil {
-		return
+	until := time.Now().Add(lastDrain)
+	if l.events != nil {
+		done := make(chan struct{})
+		err := l.events.Execute(context.Background(), gnet.RunnableFunc(func(context.Context) error {
+			defer close(done)
+			l.drain(until)
+			l.drainLate(until)
+			return nil
+		}))
+		if err == nil {
+			<-done
+			return
+		}
 	}
-	done := make(chan struct{})
-	err := l.events.Execute(context.Background(), gnet.RunnableFunc(func(context.Context) error {
-		defer close(done)
-		l.drain(time.Now().Add(lastDrain))
-		return nil
-	}))
-	if err == nil {
-		<-done
-	}
+	l.drainLate(until) // there is nobody else to call the handler
 }
 
 func (l *streamLoop) drain(until time.Time) {
 	buffer := make([]byte, readAtOnce)
-	for left := true; left && time.Now().Before(until); {
+	left := true
+	for left && time.Now().Before(until) {
 		left = false
 		for s := range l.conns {
 			if s.ended {
@@ -446,4 +499,46 @@ func (l *streamLoop) drain(until time.Time) {
 			left = left || !s.ended
 		}
 	}
+	for s := range l.conns {
+		if !s.ended {
+			l.engine.counts.unread.Add(1)
+		}
+	}
+}
+
+// drainLate reads what connections have sent that no loop has.
+func (l *streamLoop) drainLate(until time.Time) {
+	buffer := make([]byte, readAtOnce)
+	for _, conn := range l.late {
+		s := l.engine.newStream(conn, l)
+		for !s.ended && time.Now().Before(until) {
+			n, err := readWaiting(conn, buffer)
+			if n > 0 {
+				l.feed(s, buffer[:n])
+			}
+			s.orderly = errors.Is(err, io.EOF)
+			s.ended = err != nil || s.broken
+		}
+		if !s.ended {
+			l.engine.counts.unread.Add(1)
+		}
+		l.finish(s, s.orderly)
+		_ = conn.Close()
+	}
+	l.late = nil
+}
+
+// readWaiting is readNow for a connection of the standard library.
+func readWaiting(conn net.Conn, buffer []byte) (n int, err error) {
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if failed := raw.Read(func(fd uintptr) bool {
+		n, err = readNow(int(fd), buffer)
+		return true
+	}); failed != nil {
+		return 0, failed
+	}
+	return n, err
 }

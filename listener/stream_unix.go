@@ -26,3 +26,7 @@ func readNow(fd int, buffer []byte) (int, error) {
 		return n, nil
 	}
 }
+
+// lockFolder waits until nobody else has locked an open folder, and locks it until it
+// is closed.
+func lockFolder(folder *os.File) { _ = unix.Flock(int(folder.Fd()), unix.LOCK_EX) }

@@ -662,3 +662,61 @@ func (w lockedWriter) Write(b []byte) (int, error) {
 	defer w.mu.Unlock()
 	return w.to.Write(b)
 }
+
+// Of two agents that start at the same moment where a crashed one left its socket,
+// one gets it, and the other one is told.
+func TestTwoAgentsAtOnce(t *testing.T) {
+	if !haveRecvmmsg {
+		t.Skip("folders are locked on Unix systems only")
+	}
+	for _, network := range []string{UnixDatagram, UnixStream} {
+		t.Run(network, func(t *testing.T) {
+			for range 100 {
+				cfg := only(t, network)
+				path := cfg.UnixDatagram + cfg.UnixStream
+				leaveBehind(t, map[string]string{UnixDatagram: "unixgram", UnixStream: "unix"}[network], path)
+				type outcome struct {
+					listener *Listener
+					err      error
+				}
+				outcomes := make(chan outcome, 2)
+				for range 2 {
+					go func() {
+						l, err := New(cfg, slog.New(slog.DiscardHandler))
+						outcomes <- outcome{l, err}
+					}()
+				}
+				one, two := <-outcomes, <-outcomes
+				if (one.err == nil) == (two.err == nil) {
+					t.Fatalf("the errors are %v and %v; want one", one.err, two.err)
+				}
+				for _, o := range []outcome{one, two} {
+					if o.err == nil {
+						o.listener.Close()
+					}
+				}
+			}
+		})
+	}
+}
+
+// All addresses are those of both families, or of IPv4 if it says so, whatever reads
+// the sockets.
+func TestWildcards(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		for _, address := range []string{":0", "[::]:0", "0.0.0.0:0"} {
+			cfg.UDP = address
+			r := start(t, cfg)
+			_, port, err := net.SplitHostPort(r.Reader(0).Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			untilHeard(t, r, dial(t, "127.0.0.1:"+port))
+			if conn, err := net.ListenPacket("udp", "[::1]:0"); err == nil && address != "0.0.0.0:0" {
+				conn.Close()
+				untilHeard(t, r, dial(t, "[::1]:"+port))
+			}
+			r.stop()
+		}
+	})
+}

@@ -39,6 +39,7 @@ func openUnixDatagram(cfg Config, p planned, stats []readerStats) (engine, error
 }
 
 func bindUnixDatagram(path string, mode os.FileMode) (fd int, file *socketFile, err error) {
+	defer alone(path)()
 	if err := clearPath(path); err != nil {
 		return -1, nil, err
 	}

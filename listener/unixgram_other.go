@@ -20,6 +20,7 @@ type unixDatagramEngine struct {
 }
 
 func openUnixDatagram(cfg Config, p planned, stats []readerStats) (engine, error) {
+	defer alone(p.Address)()
 	if err := clearPath(p.Address); err != nil {
 		return nil, explainPath(err, p.keyed)
 	}

@@ -34,18 +34,19 @@ func (p *Parser) statsdLine(line []byte, into *metric.Lines) metric.Reason {
 	}
 
 	// The whole line counts as its first metric, every further one as one more.
-	started := len(into.Text)
+	written := 0
 	rest, tags := line[colon+1:], tagsOf(line)
 	for n, more := 1, true; more; n++ {
 		if n > 1 {
 			into.Count++
 		}
-		if n > maxMetricsPerLine || len(into.Text)-started > max(maxRewritten, maxRewrittenTimes*len(line)) {
+		if n > maxMetricsPerLine || written > max(maxRewritten, maxRewrittenTimes*len(line)) {
 			return metric.TooManyMetrics
 		}
 		start := len(into.Text)
 		into.Text, rest, more = appendFirst(into.Text, line[:colon+1], rest, tags)
 		text := into.Text[start:len(into.Text):len(into.Text)]
+		written += len(text)
 		if why := p.statsdMetric(text, colon, into); why != metric.Accepted {
 			into.Reject(text, why)
 		}

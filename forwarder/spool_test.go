@@ -224,6 +224,14 @@ func TestSpoolTidiesUp(t *testing.T) {
 	if got := s.stats(); got.Foreign != 3 || got.Quarantined != 0 {
 		t.Errorf("%+v", got)
 	}
+	mustPut(t, s, small(4, start))
+	file := in(spoolName{uint64(start.Unix()), s.serial, 4}.String())
+	if err := errors.Join(os.Rename(file, outside), os.Symlink(outside, file)); err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := s.take(start); ok {
+		t.Errorf("taken by way of a link: %+v", r)
+	}
 	if _, err := os.Lstat(in(nameOf(small(9, start)) + tempSuffix)); !os.IsNotExist(err) {
 		t.Errorf("the leftover: %v", err)
 	}
@@ -326,6 +334,10 @@ func TestSpoolAge(t *testing.T) {
 
 	lost = nil
 	s = mustOpenSpool(t, cfg)
+	s.expire(start.Add(time.Hour + time.Minute))
+	if len(lost) != 0 {
+		t.Errorf("lost at the very age: %+v", lost)
+	}
 	s.expire(start.Add(time.Hour + time.Minute + time.Nanosecond))
 	if len(lost) != 1 || lost[0].points != 3 {
 		t.Errorf("lost: %+v", lost)

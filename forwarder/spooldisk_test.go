@@ -20,19 +20,20 @@ var errPower = errors.New("the process is dead")
 type memDisk struct {
 	mu      sync.Mutex
 	files   map[string]*memFile
-	durable map[string]*memFile     // names as of the last sync
-	journal []func(names memNames)  // what was done to them since
-	holder  *memLock                // of the lock
-	space   int64                   // free bytes, those of files not deducted
-	steps   int                     // done so far
-	dieAt   int                     // the step that does not happen, nor any behind it
-	failAt  int                     // the step that fails with failure
-	failure error                   //
+	durable map[string]*memFile    // names as of the last sync
+	journal []func(names memNames) // what was done to them since
+	holder  *memLock               // of the lock
+	space   int64                  // free bytes, those of files not deducted
+	steps   int                    // done so far
+	dieAt   int                    // the step that does not happen, nor any behind it
+	failAt  int                    // the step that fails with failure
+	failTo  int                    // the last that does; 0: only that one
+	failure error
 	before  func(what, path string) // called before each step, without the lock
 	most    int64                   // bytes that records and temporary files ever took, in blocks
 	folder  string                  // of the records, for most
-	dead    bool                    //
-	frozen  map[string]fs.FileMode  // kinds of files that are not regular
+	dead    bool
+	frozen  map[string]fs.FileMode // kinds of files that are not regular
 }
 
 type memNames = map[string]*memFile
@@ -56,11 +57,11 @@ func (d *memDisk) step() error {
 		return errPower
 	}
 	d.steps++
-	switch d.steps {
-	case d.dieAt:
+	if d.steps == d.dieAt {
 		d.dead = true
 		return errPower
-	case d.failAt:
+	}
+	if d.steps == d.failAt || d.steps > d.failAt && d.steps <= d.failTo {
 		return d.failure
 	}
 	return nil

@@ -2,8 +2,10 @@ package forwarder
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -391,7 +393,66 @@ func TestSpoolRemovesLater(t *testing.T) {
 	}
 }
 
-// stats returns while the disk hangs, and so does a take of another record.
+// What a failed put could not remove counts against the bound until it is gone.
+func TestSpoolRemovesLeftoversLater(t *testing.T) {
+	d := newMemDisk(modelFolder)
+	k := newKeeper(t, 0)
+	if err := k.open(d); err != nil {
+		t.Fatal(err)
+	}
+	d.steps, d.failAt, d.failTo, d.failure = 0, 3, 6, syscall.EIO // from the first write on: write, close, remove
+	if err := k.spool.put(modelRecord(1, start)); !errors.Is(err, syscall.EIO) {
+		t.Errorf("put: %v", err)
+	}
+	if s := k.spool.stats(); s.Bytes != spoolBlock || len(d.names(modelFolder)) != 1 {
+		t.Errorf("the folder has %v: %+v", d.names(modelFolder), s)
+	}
+	d.failTo = 0
+	mustPut(t, k.spool, modelRecord(2, start))
+	if s := k.spool.stats(); s.Bytes != spoolBlock || len(d.names(modelFolder)) != 1 {
+		t.Errorf("the folder has %v: %+v", d.names(modelFolder), s)
+	}
+}
+
+// Where the oldest record cannot be removed, nothing is put, and it is still there.
+func TestSpoolKeepsWhatItCannotEvict(t *testing.T) {
+	d := newMemDisk(modelFolder)
+	k := newKeeper(t, 0)
+	k.cfg.MaxBytes = spoolBlock
+	if err := k.open(d); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, k.spool, modelRecord(1, start))
+	d.steps, d.failAt, d.failure = 0, 2, syscall.EIO // free, remove
+	if err := k.spool.put(modelRecord(2, start)); !errors.Is(err, syscall.EIO) {
+		t.Errorf("put: %v", err)
+	}
+	if r, ok := k.spool.take(start); !ok || r.points != 1 || len(k.lost) != 0 {
+		t.Errorf("taken: %+v; lost: %v", r, k.lost)
+	}
+}
+
+// A process without descriptors does not take that for damage.
+func TestSpoolWaitsForDescriptors(t *testing.T) {
+	d := newMemDisk(modelFolder)
+	k := newKeeper(t, 0)
+	if err := k.open(d); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, k.spool, modelRecord(1, start))
+	d.steps, d.failAt, d.failure = 0, 1, syscall.EMFILE
+	if r, ok := k.spool.take(start); ok {
+		t.Errorf("taken: %+v", r)
+	}
+	if s := k.spool.stats(); s.ReadErrors != 1 || s.Records != 1 {
+		t.Errorf("%+v", s)
+	}
+	if _, ok := k.spool.take(start); !ok {
+		t.Error("it is not given out any more")
+	}
+}
+
+// stats returns while the disk hangs.
 func TestSpoolStatsDoNotWaitForTheDisk(t *testing.T) {
 	d := newMemDisk(modelFolder)
 	k := newKeeper(t, 0)
@@ -423,7 +484,11 @@ func TestSpoolStatsDoNotWaitForTheDisk(t *testing.T) {
 			}
 			ended <- k.spool.done(r)
 		}()
-		<-hanging
+		select {
+		case <-hanging:
+		case err := <-ended:
+			t.Fatalf("there was no %s; the end was %v", what, err)
+		}
 		checkSpoolBooks(t, k.spool.stats())
 		close(goOn)
 		if err := <-ended; err != nil {
@@ -492,7 +557,16 @@ func TestSpoolNamesAreChecked(t *testing.T) {
 	whole := &record{route: "/api/v2/series", start: start, points: 10, body: []byte("body")}
 	for _, name := range []spoolName{{uint64(start.Unix()) + 1, 7, 10}, {uint64(start.Unix()), 7, 11}} {
 		_, s, lost := spoolOf(t, name.String(), encodeRecord(whole))
-		if r, ok := s.take(start); ok || len(*lost) != 1 || (*lost)[0].points != name.points {
+		if len(*lost) != 1 || (*lost)[0].points != name.points {
+			t.Errorf("%v: lost when opened: %+v", name, *lost)
+		}
+		if r, ok := s.take(start); ok {
+			t.Errorf("%v: took %+v", name, r)
+		}
+		// The file becomes another one later.
+		d, s, lost := spoolOf(t, nameOf(whole), encodeRecord(whole))
+		d.put(filepath.Join(modelFolder, nameOf(whole)), encodeRecord(&record{start: time.Unix(int64(name.start), 0), points: name.points, body: whole.body}))
+		if r, ok := s.take(start); ok || len(*lost) != 1 || (*lost)[0].points != 10 {
 			t.Errorf("%v: took %+v, lost %+v", name, r, *lost)
 		}
 	}
@@ -517,12 +591,14 @@ func TestSpoolQuarantineIsBounded(t *testing.T) {
 	for i := range uint64(files) {
 		d.put(filepath.Join(modelFolder, spoolName{uint64(start.Unix()), i, 1}.String()), make([]byte, 250<<10))
 	}
+	// One that is larger than the whole quarantine is deleted, and not for the others.
+	d.put(filepath.Join(modelFolder, spoolName{start: 1 << 32}.String()), make([]byte, maxQuarantinedBytes+1))
 	cfg := defaultSpoolConfig(modelFolder)
 	s, err := openSpoolOn(d, cfg, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := s.stats(); got.Quarantined != files || got.Foreign != 2 || got.Lost[lostTorn] != files || got.Bytes != 0 {
+	if got := s.stats(); got.Quarantined != files+1 || got.Foreign != 2 || got.Lost[lostTorn] != files || got.Bytes != 0 {
 		t.Errorf("%+v", got)
 	}
 	kept := d.names(s.quarantine.folder)
@@ -573,6 +649,11 @@ func FuzzSpoolFile(f *testing.F) {
 		f.Add(encodeRecord(r))
 		f.Add(encodeRecord(r)[:minHeader-1])
 	}
+	reserved := encodeRecord(small(1, start))
+	reserved[38] = 1
+	body := len(reserved) - len(small(1, start).body)
+	binary.LittleEndian.PutUint32(reserved[body-4:], crc32.Checksum(reserved[:body-4], castagnoli))
+	f.Add(reserved)
 	f.Add([]byte{})
 	f.Add([]byte(spoolMagic))
 	f.Add([]byte("weirspl\x02"))

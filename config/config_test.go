@@ -67,7 +67,7 @@ func TestWithoutAnything(t *testing.T) {
 	if cfg.Listen.UDP != "127.0.0.1:8125" || cfg.Aggregator.FlushInterval != 10*time.Second || cfg.Aggregator.Hostname == "" {
 		t.Errorf("cfg = %+v", cfg)
 	}
-	want := []forwarder.DestinationConfig{{Type: "logs", Output: "stdout", Format: "json"}}
+	want := []forwarder.DestinationConfig{{Type: "logs", Output: "stdout", Format: "json", Keep: 5}}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
 		t.Errorf("forwarders (-want +got):\n%s", diff)
 	}
@@ -280,7 +280,7 @@ histogram: [max]
 line 3: flsh_interval: there is no such key; did you mean flush_interval?
 line 5: expiry.context: "5 minutes" is not a duration; write a number with a unit, such as 500ms, 10s or 5m
 line 6: expiry.zero_fill: "30" has no unit; write 30s for seconds, or ms, m, h
-line 8: forwarders[0].type: there is no forwarder of type "datdog"; use one of logs, datadog
+line 8: forwarders[0].type: there is no forwarder of type "datdog"; use one of logs, datadog, dogstatsd, statsd, discard
 line 9: forwarders[1].api_key: a forwarder of type logs has no such key; remove it
 line 10: log.level: there is no level "loud"; use debug, info, warn or error
 line 11: udp: there is no such key; did you mean listen.udp?

@@ -151,7 +151,7 @@ func TestForwardersFromTheEnvironment(t *testing.T) {
 	t.Setenv("WEIR_FORWARDERS", `[{type: logs, format: text}, {type: datadog, api_key: k, url: "http://127.0.0.1:1"}]`)
 	cfg := load(t, "forwarders: [{type: logs}]")
 	want := []forwarder.DestinationConfig{
-		{Type: "logs", Output: "stdout", Format: "text"},
+		{Type: "logs", Output: "stdout", Format: "text", Keep: 5},
 		{Type: "datadog", APIKey: "k", URL: "http://127.0.0.1:1", Site: "datadoghq.com"},
 	}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
@@ -306,6 +306,10 @@ func TestFaults(t *testing.T) {
 		"a missing key":   {"forwarders:\n  - type: datadog\n", "line 2: forwarders[0].api_key: there is no API key; set it here or in the environment as DD_API_KEY"},
 		"not YAML":        {"listen: {\n", "it is not valid YAML"},
 		"a tab":           {"listen:\n\tudp: x\n", "line 2: it is not valid YAML"},
+		"itself, by UDP":  {"listen: {udp: '127.0.0.1:8125'}\nforwarders:\n  - {type: statsd, address: '127.0.0.1:8125'}\n", "line 3: forwarders[0].address: this agent listens on 127.0.0.1:8125 itself"},
+		"itself, by TCP":  {"listen: {more: [{network: tcp, address: '127.0.0.1:1'}]}\nforwarders:\n  - {type: statsd, address: 'tcp://127.0.0.1:1'}\n", "line 3: forwarders[0].address: this agent listens on tcp://127.0.0.1:1 itself"},
+		"itself, by Unix": {"listen: {unix_stream: /run/x.sock}\nforwarders:\n  - {type: dogstatsd, address: 'unix:///run/x.sock'}\n", "line 3: forwarders[0].address: this agent listens on unix:///run/x.sock itself"},
+		"a pattern":       {"forwarders:\n  - {type: discard, include: [a, '']}\n", "line 2: forwarders[0].include[1]: it is empty"},
 		"text for a list": {"forwarders: logs\n", "line 1: forwarders: it takes a list"},
 	}
 	for name, test := range tests {

@@ -1,29 +1,30 @@
 package forwarder
 
 import (
-	"bytes"
+	"strings"
+	"unsafe"
 
 	"github.com/weir-agent/weir/metric"
 )
 
 // pattern is a name in which "*" stands for any number of any bytes, dots
 // included. It holds what is between the stars.
-type pattern [][]byte
+type pattern []string
 
-func newPattern(text string) pattern { return bytes.Split([]byte(text), []byte{'*'}) }
+func newPattern(text string) pattern { return strings.Split(text, "*") }
 
 // match reports whether all of name is what the pattern says.
-func (p pattern) match(name []byte) bool {
+func (p pattern) match(name string) bool {
 	first, last := p[0], p[len(p)-1]
 	if len(p) == 1 {
-		return bytes.Equal(name, first)
+		return name == first
 	}
-	if len(name) < len(first)+len(last) || !bytes.HasPrefix(name, first) || !bytes.HasSuffix(name, last) {
+	if len(name) < len(first)+len(last) || !strings.HasPrefix(name, first) || !strings.HasSuffix(name, last) {
 		return false
 	}
 	name = name[len(first) : len(name)-len(last)]
 	for _, part := range p[1 : len(p)-1] {
-		at := bytes.Index(name, part)
+		at := strings.Index(name, part)
 		if at < 0 {
 			return false
 		}
@@ -35,7 +36,7 @@ func (p pattern) match(name []byte) bool {
 // filter says which points are a destination's. It is used by one goroutine.
 type filter struct {
 	include, exclude []pattern
-	name             []byte // the one that is looked at
+	name             []byte // with a suffix: the one that is looked at
 }
 
 func newFilter(cfg *DestinationConfig) *filter {
@@ -55,14 +56,17 @@ func newFilter(cfg *DestinationConfig) *filter {
 // Hot path: once a point and destination. No allocation; TestFilterDoesNotAllocate
 // checks that.
 func (f *filter) takes(name, suffix string) bool {
-	f.name = append(append(f.name[:0], name...), suffix...)
+	if suffix != "" {
+		f.name = append(append(f.name[:0], name...), suffix...)
+		name = unsafe.String(&f.name[0], len(f.name)) // for as long as this call
+	}
 	for _, p := range f.exclude {
-		if p.match(f.name) {
+		if p.match(name) {
 			return false
 		}
 	}
 	for _, p := range f.include {
-		if p.match(f.name) {
+		if p.match(name) {
 			return true
 		}
 	}

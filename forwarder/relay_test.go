@@ -401,18 +401,25 @@ func TestARelaysServerGoesAndComesBack(t *testing.T) {
 			send("before")
 			settled("delivered", func(d DestinationStats) bool { return d.Delivered == 1 && s.count("before:1|g") == 1 })
 			stop()
-			send("lost")
-			settled("given up", func(d DestinationStats) bool { return d.Dropped[DroppedUnreachable] == 1 })
+			// What TCP has taken in the moment the server went is lost, and nobody knows.
+			lost := uint64(0)
+			for ; f.Stats()[0].Dropped[DroppedUnreachable] == 0 && lost < 5; lost++ {
+				send("lost")
+				settled("given up", func(d DestinationStats) bool { return d.Produced == 2+lost && d.Queued == 0 })
+			}
+			if lost == 5 || lost > 1 && test.network != "tcp" {
+				t.Errorf("a server that is down got points: %+v", f.Stats()[0])
+			}
 			_, stop = s.listen(t, test.network, address)
 			defer stop()
 			send("after")
-			settled("back", func(d DestinationStats) bool { return d.Delivered == 2 && s.count("after:1|g") == 1 })
+			settled("back", func(d DestinationStats) bool { return d.Queued == 0 && s.count("after:1|g") == 1 })
 			close(queue)
 			<-done
-			if d := f.Stats()[0]; d.Produced != 3 || d.Retries == 0 {
+			if d := f.Stats()[0]; d.Produced != 2+lost || d.Dropped[DroppedUnreachable] != 1 || d.Delivered != 1+lost || d.Retries == 0 {
 				t.Errorf("stats = %+v", d)
 			}
-			if d := f.Stats()[1]; d.Delivered != 3 {
+			if d := f.Stats()[1]; d.Delivered != 2+lost {
 				t.Errorf("the other destination: %+v", d)
 			}
 		})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"net"
@@ -180,7 +181,7 @@ func TestRelayToEtsysStatsD(t *testing.T) {
 	}
 	for _, network := range []string{"udp", "tcp"} {
 		t.Run(network, func(t *testing.T) {
-			port, management := portOf(freePort(t)), portOf(freePort(t))
+			port, management := freeTCPPorts(t)
 			config := filepath.Join(t.TempDir(), "config.js")
 			text := fmt.Sprintf(`{servers: [{server: './servers/%s', address: '127.0.0.1', port: %s}], mgmt_address: '127.0.0.1', mgmt_port: %s,
 				flushInterval: 100000000, backends: ['./backends/console']}`, network, port, management)
@@ -189,10 +190,18 @@ func TestRelayToEtsysStatsD(t *testing.T) {
 			}
 			cmd := exec.Command(node, folder+"/statsd/stats.js", config)
 			cmd.Dir = folder + "/statsd"
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+			defer func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+				if t.Failed() {
+					t.Logf("Etsy's statsd:\n%s", said.String())
+				}
+			}()
 			ask := func(what string) string { return askEtsy("127.0.0.1:"+management, what) }
 			eventually(t, "Etsy's statsd answers", func() bool { return strings.Contains(ask("health"), "up") })
 			p := start(t, build(t), "WEIR_FLUSH_INTERVAL=1s", forwarders(fmt.Sprintf(
@@ -224,9 +233,19 @@ func TestRelayToEtsysStatsD(t *testing.T) {
 	}
 }
 
-func portOf(address string) string {
-	_, port, _ := net.SplitHostPort(address)
-	return port
+// freeTCPPorts returns two ports that were free a moment ago.
+func freeTCPPorts(t *testing.T) (one, other string) {
+	t.Helper()
+	ports := [2]string{}
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
+	}
+	return ports[0], ports[1]
 }
 
 // askEtsy asks the management port of Etsy's statsd; "" if it does not answer.

@@ -80,6 +80,7 @@ const (
 // no connection. One goroutine writes; interrupt and close may come from others.
 type link struct {
 	network, address string
+	timeout          time.Duration // of a write
 	dialed           time.Time
 	framed           bool   // a Unix stream: each packet stands behind its length
 	frame            []byte // the packet behind its length
@@ -154,7 +155,7 @@ func (l *link) write(ctx context.Context, packet []byte) (sent int, err error) {
 			return 0, errInterrupted
 		}
 	}
-	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if err := conn.SetWriteDeadline(time.Now().Add(l.timeout)); err != nil {
 		l.hangUp()
 		return 0, err
 	}

@@ -49,6 +49,7 @@ type relay struct {
 
 func newRelay(cfg *DestinationConfig, name string, log *slog.Logger) *relay {
 	r := &relay{label: name, log: log.With("forwarder", name)}
+	r.link.timeout = writeTimeout
 	r.link.network, r.link.address = splitRelayAddress(cfg.Address)
 	return r
 }

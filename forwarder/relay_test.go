@@ -400,6 +400,9 @@ func TestARelaysServerGoesAndComesBack(t *testing.T) {
 			}
 			send("before")
 			settled("delivered", func(d DestinationStats) bool { return d.Delivered == 1 && s.count("before:1|g") == 1 })
+			if test.network == "unix" && s.count("\x00\x00") != 1 {
+				t.Errorf("no length stands before the packet: %q", s.text.String())
+			}
 			stop()
 			// What TCP has taken in the moment the server went is lost, and nobody knows.
 			lost := uint64(0)
@@ -426,6 +429,76 @@ func TestARelaysServerGoesAndComesBack(t *testing.T) {
 	}
 }
 
+// half is an encoder of two packets, between which something happens.
+type half struct{ between func() }
+
+func (h *half) pack(_ *metric.Batch, send func([]byte, uint64) bool, _ func(uint64, DropReason)) {
+	if send([]byte("one:1|c\n"), 3) {
+		h.between()
+		send([]byte("two:1|c\n"), 2)
+	}
+}
+
+func (h *half) close() {}
+
+// Of a batch that was sent in part, that part is delivered and the rest dropped.
+func TestARelaysServerGoesWithinABatch(t *testing.T) {
+	var s server
+	address, stop := s.listen(t, "unixgram", filepath.Join(t.TempDir(), "s"))
+	f := openForTest(t, DestinationConfig{Type: TypeDogStatsD, Address: "unix://" + address})
+	f.destinations[0].(*relay).open = func() packetEncoder { return &half{between: stop} }
+	queue := make(chan *metric.Batch, 1)
+	b := example()
+	b.Interval = 50 * time.Millisecond
+	queue <- b
+	close(queue)
+	f.Run(queue)
+	checkBooks(t, f)
+	if s := f.Stats()[0]; s.Delivered != 3 || s.Dropped[DroppedUnreachable] != 2 || s.Payloads != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+}
+
+// A large batch is on its way before all of it was encoded.
+func TestDogStatsDHoldsFewPointsAtOnce(t *testing.T) {
+	d := dogStatsDForTest(t, packetForUDP)
+	b := manySeries(5 * valuesAtOnce)
+	most := 0
+	d.pack(b, func([]byte, uint64) bool {
+		most = max(most, len(d.owed))
+		return true
+	}, func(uint64, DropReason) {})
+	if most > valuesAtOnce {
+		t.Errorf("%d points wait in the client, want %d at most", most, valuesAtOnce)
+	}
+}
+
+func manySeries(n int) *metric.Batch {
+	b := &metric.Batch{Start: start, Interval: 10 * time.Second, AgentHost: "web-1"}
+	for i := range n {
+		b.Series = append(b.Series, metric.Series{
+			Context: contextOf(metric.Counter, fmt.Sprintf("shop.checkout.count%d", i), metric.Host{}, "", "env:prod", "service:shop"), Value: float64(i) / 10, Type: metric.Rate,
+		})
+	}
+	return b
+}
+
+func BenchmarkRelayPack(b *testing.B) {
+	batch := manySeries(20_000)
+	for name, e := range map[string]packetEncoder{
+		"dogstatsd": newDogStatsD(packetForUDP, discard()), "statsd": &statsD{size: packetForUDP, style: TagsDogStatsD, log: discard()},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				e.pack(batch, func([]byte, uint64) bool { return true }, func(uint64, DropReason) {})
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(batch.Series)), "ns/point")
+		})
+		e.close()
+	}
+}
+
 // A server that takes nothing does not keep the agent from stopping.
 func TestARelaysServerThatHangs(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -435,6 +508,7 @@ func TestARelaysServerThatHangs(t *testing.T) {
 	defer l.Close()
 	f := openForTest(t, DestinationConfig{Type: TypeStatsD, Address: "tcp://" + l.Addr().String()})
 	f.timeout = 50 * time.Millisecond
+	f.destinations[0].(*relay).link.timeout = time.Hour
 	b := &metric.Batch{Start: start, Interval: time.Hour}
 	one := contextOf(metric.Gauge, strings.Repeat("x", 4000), metric.Host{}, "")
 	for range 10_000 { // more than the buffers of a connection hold

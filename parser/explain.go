@@ -37,7 +37,7 @@ func (p *Parser) Messages(packet []byte) [][]byte {
 		if bytes.HasPrefix(line, eventPrefix) {
 			var why metric.Reason
 			if taken, why = p.event(packet, line, new(metric.Lines)); why == metric.Accepted {
-				line = withoutReturn(bytes.TrimSuffix(packet[:taken], []byte("\n")))
+				line = bytes.TrimSuffix(packet[:taken], []byte("\n"))
 			}
 		}
 		if len(line) > 0 {

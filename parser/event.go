@@ -42,8 +42,8 @@ func (p *Parser) event(packet, line []byte, into *metric.Lines) (taken int, why 
 	first := taken
 	if !fits(titleBytes, textBytes, len(body)) {
 		body = packet[colon+1:]
-		if own := len(bytes.TrimSuffix(packet[:first], []byte("\n"))) - colon - 1; fits(titleBytes, textBytes, own) {
-			return taken, metric.BadEvent // its line's own '\r' is no part of it
+		if fits(titleBytes, textBytes, first-colon-1) {
+			return taken, metric.BadEvent // its line's own ending is no part of it
 		}
 		if !fits(titleBytes, textBytes, len(body)) || body[titleBytes] != '|' {
 			return taken, metric.BadEvent

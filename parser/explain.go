@@ -36,8 +36,12 @@ func (p *Parser) Messages(packet []byte) [][]byte {
 		line = withoutReturn(line)
 		if bytes.HasPrefix(line, eventPrefix) {
 			var why metric.Reason
-			if taken, why = p.event(packet, line, new(metric.Lines)); why == metric.Accepted {
+			first := line
+			if taken, why = p.event(packet, first, new(metric.Lines)); why == metric.Accepted {
 				line = bytes.TrimSuffix(packet[:taken], []byte("\n"))
+				if _, why := p.event(line, first, new(metric.Lines)); why != metric.Accepted {
+					line = packet[:taken] // its last byte is one of the text
+				}
 			}
 		}
 		if len(line) > 0 {

@@ -56,11 +56,14 @@ func (p *Parser) Messages(packet []byte) [][]byte {
 // Describe. It is meant for people, and slow.
 func (p *Parser) Explain(line []byte) []Explanation {
 	var lines metric.Lines
-	p.Packet(line, false, &lines)
-	switch {
-	case bytes.HasPrefix(line, eventPrefix):
+	if bytes.HasPrefix(line, eventPrefix) {
+		p.Packet(line, false, &lines)
 		return []Explanation{p.explainEvent(line, &lines)}
-	case len(lines.Checks) == 1 || lines.Rejected[metric.BadCheck] == 1:
+	}
+	if why := p.line(line, &lines); why != metric.Accepted {
+		lines.Reject(line, why)
+	}
+	if len(lines.Checks) == 1 || lines.Rejected[metric.BadCheck] == 1 {
 		return []Explanation{p.explainCheck(line, &lines)}
 	}
 	colon, found := nameEnd(line)

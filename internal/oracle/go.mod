@@ -34,6 +34,7 @@ require (
 	github.com/DataDog/datadog-agent/pkg/util/scrubber v0.85.1 // indirect
 	github.com/DataDog/datadog-agent/pkg/util/sort v0.85.1 // indirect
 	github.com/DataDog/datadog-agent/pkg/version v0.85.1 // indirect
+	github.com/DataDog/datadog-go/v5 v5.9.1 // indirect
 	github.com/DataDog/sketches-go v1.4.8 // indirect
 	github.com/axiomhq/hyperloglog v0.3.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -30,7 +30,7 @@ func newHasher() *hasher {
 // identity hashes a name and a tail. salt tells apart what comes from different
 // senders; it is 0 or a hash made by bytes.
 //
-// Hot path: once per sample. BenchmarkAdd pays for the loop being written out.
+// Hot path: once per sample. BenchmarkSample pays for the loop being written out.
 func (h *hasher) identity(name, tail []byte, salt uint64) (hash uint64, check uint32) {
 	length := uint64(len(name))<<32 | uint64(len(tail))
 	s, t := h.start[0]^length^salt, h.start[1]-length-salt

@@ -113,7 +113,7 @@ func (w *Worker) Add(lines *metric.Lines) {
 
 // addWindow adds up to window samples in three passes: hash, look up, add. Each
 // pass has no branch that depends on the memory it waits for, so the processor
-// works on many samples at once (BenchmarkAdd, 1 M contexts).
+// works on many samples at once (BenchmarkSample, 1 M contexts).
 //
 // Hot path.
 func (w *Worker) addWindow(samples []metric.Sample) {

@@ -510,7 +510,7 @@ func (s *spool) read(e *spoolEntry) (*record, error) {
 // discard drops a record that is in no list any more.
 func (s *spool) discard(e *spoolEntry, why spoolLossReason) {
 	if err := s.unlink(e); err != nil {
-		s.log.Error("a spooled payload is dropped, but its file stays for now", "file", s.path(e), "error", err)
+		s.log.Error("a spooled payload is dropped, but its file could not be removed yet", "file", s.path(e), "error", err)
 	}
 	s.lose(e, why, false)
 }

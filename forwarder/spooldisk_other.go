@@ -1,0 +1,17 @@
+//go:build !linux && !darwin && !freebsd
+
+package forwarder
+
+import (
+	"errors"
+	"io"
+	"runtime"
+)
+
+const openFlags = 0
+
+var errNoSpool = errors.New("there is no spool on " + runtime.GOOS + "; run without one")
+
+func (osDisk) lock(string) (io.Closer, error) { return nil, errNoSpool }
+
+func (osDisk) free(string) (int64, error) { return 0, errNoSpool }

@@ -57,6 +57,11 @@ func (c *Config) faults() []error {
 			all = append(all, fmt.Errorf("listen.more[%d].%w", i, err))
 		}
 	}
+	for i, f := range c.Forwarder.Forwarders {
+		if f.Address != "" && c.listensOn(f.Address) {
+			all = append(all, fmt.Errorf("forwarders[%d].address: this agent listens on %s itself, and would send itself ever more; use another server's", i, f.Address))
+		}
+	}
 	if _, err := c.Log.SlogLevel(); err != nil {
 		all = append(all, err)
 	}
@@ -64,6 +69,27 @@ func (c *Config) faults() []error {
 		all = append(all, fmt.Errorf("log.format: there is no format %q; use text or json", c.Log.Format))
 	}
 	return all
+}
+
+// listensOn reports whether a forwarder's address, as host:port or SCHEME://ADDRESS,
+// is one of the agent's own, as far as that can be told by comparing them.
+func (c *Config) listensOn(address string) bool {
+	if scheme, rest, found := strings.Cut(address, "://"); found {
+		address = rest
+		if scheme == listener.TCP {
+			return c.listens(address, c.Listen.TCP, listener.TCP)
+		}
+		if scheme == "unix" {
+			return c.listens(address, c.Listen.UnixDatagram, listener.UnixDatagram) || c.listens(address, c.Listen.UnixStream, listener.UnixStream)
+		}
+	}
+	return c.listens(address, c.Listen.UDP, listener.UDP)
+}
+
+func (c *Config) listens(address, own, network string) bool {
+	return address == own || slices.ContainsFunc(c.Listen.More, func(s listener.Socket) bool {
+		return s.Network == network && s.Address == address
+	})
 }
 
 // SlogLevel returns the level in the terms of log/slog.

@@ -67,7 +67,7 @@ func TestWithoutAnything(t *testing.T) {
 	if cfg.Listen.UDP != "127.0.0.1:8125" || cfg.Aggregator.FlushInterval != 10*time.Second || cfg.Aggregator.Hostname == "" {
 		t.Errorf("cfg = %+v", cfg)
 	}
-	want := []forwarder.DestinationConfig{{Type: "logs", Output: "stdout", Format: "json"}}
+	want := []forwarder.DestinationConfig{{Type: "logs", Output: "stdout", Format: "json", Keep: 5}}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
 		t.Errorf("forwarders (-want +got):\n%s", diff)
 	}
@@ -151,7 +151,7 @@ func TestForwardersFromTheEnvironment(t *testing.T) {
 	t.Setenv("WEIR_FORWARDERS", `[{type: logs, format: text}, {type: datadog, api_key: k, url: "http://127.0.0.1:1"}]`)
 	cfg := load(t, "forwarders: [{type: logs}]")
 	want := []forwarder.DestinationConfig{
-		{Type: "logs", Output: "stdout", Format: "text"},
+		{Type: "logs", Output: "stdout", Format: "text", Keep: 5},
 		{Type: "datadog", APIKey: "k", URL: "http://127.0.0.1:1", Site: "datadoghq.com"},
 	}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
@@ -280,7 +280,7 @@ histogram: [max]
 line 3: flsh_interval: there is no such key; did you mean flush_interval?
 line 5: expiry.context: "5 minutes" is not a duration; write a number with a unit, such as 500ms, 10s or 5m
 line 6: expiry.zero_fill: "30" has no unit; write 30s for seconds, or ms, m, h
-line 8: forwarders[0].type: there is no forwarder of type "datdog"; use one of logs, datadog
+line 8: forwarders[0].type: there is no forwarder of type "datdog"; use one of logs, datadog, dogstatsd, statsd, discard
 line 9: forwarders[1].api_key: a forwarder of type logs has no such key; remove it
 line 10: log.level: there is no level "loud"; use debug, info, warn or error
 line 11: udp: there is no such key; did you mean listen.udp?
@@ -306,6 +306,10 @@ func TestFaults(t *testing.T) {
 		"a missing key":   {"forwarders:\n  - type: datadog\n", "line 2: forwarders[0].api_key: there is no API key; set it here or in the environment as DD_API_KEY"},
 		"not YAML":        {"listen: {\n", "it is not valid YAML"},
 		"a tab":           {"listen:\n\tudp: x\n", "line 2: it is not valid YAML"},
+		"itself, by UDP":  {"listen: {udp: '127.0.0.1:8125'}\nforwarders:\n  - {type: statsd, address: '127.0.0.1:8125'}\n", "line 3: forwarders[0].address: this agent listens on 127.0.0.1:8125 itself"},
+		"itself, by TCP":  {"listen: {more: [{network: tcp, address: '127.0.0.1:1'}]}\nforwarders:\n  - {type: statsd, address: 'tcp://127.0.0.1:1'}\n", "line 3: forwarders[0].address: this agent listens on tcp://127.0.0.1:1 itself"},
+		"itself, by Unix": {"listen: {unix_stream: /run/x.sock}\nforwarders:\n  - {type: dogstatsd, address: 'unix:///run/x.sock'}\n", "line 3: forwarders[0].address: this agent listens on unix:///run/x.sock itself"},
+		"a pattern":       {"forwarders:\n  - {type: discard, include: [a, '']}\n", "line 2: forwarders[0].include[1]: it is empty"},
 		"text for a list": {"forwarders: logs\n", "line 1: forwarders: it takes a list"},
 	}
 	for name, test := range tests {

@@ -20,23 +20,37 @@ type Config struct {
 
 // DestinationConfig is one destination. Which fields count depends on the type.
 type DestinationConfig struct {
-	Type string `yaml:"type"` // logs or datadog
+	Type string `yaml:"type"` // one of the Type constants
 
-	Output string `yaml:"output"` // logs: stdout, stderr or a file's path
-	Format string `yaml:"format"` // logs: json or text
+	// Patterns of the names of what goes there: "*" stands for anything.
+	Include []string `yaml:"include"` // none: everything
+	Exclude []string `yaml:"exclude"` // goes before Include
+
+	Output   string        `yaml:"output"`    // logs: stdout, stderr or a file's path
+	Format   string        `yaml:"format"`    // logs: json or text
+	MaxBytes metric.Bytes  `yaml:"max_bytes"` // logs: of a file before it is renamed; 0: any
+	MaxAge   time.Duration `yaml:"max_age"`   // logs: of a file before it is renamed; 0: any
+	Keep     int           `yaml:"keep"`      // logs: renamed files
 
 	APIKey metric.Secret `yaml:"api_key"` // datadog
 	Site   string        `yaml:"site"`    // datadog: datadoghq.com, datadoghq.eu, …
 	URL    string        `yaml:"url"`     // datadog: another base URL than the site's
+
+	Address   string       `yaml:"address"`    // dogstatsd, statsd: see addressSchemes
+	MaxPacket metric.Bytes `yaml:"max_packet"` // dogstatsd, statsd; 0: what suits the network
+	TagStyle  string       `yaml:"tag_style"`  // statsd: one of the Tags constants
 }
 
 // The types of destinations.
 const (
-	TypeLogs    = "logs"
-	TypeDatadog = "datadog"
+	TypeLogs      = "logs"
+	TypeDatadog   = "datadog"
+	TypeDogStatsD = "dogstatsd"
+	TypeStatsD    = "statsd"
+	TypeDiscard   = "discard"
 )
 
-var destinationTypes = []string{TypeLogs, TypeDatadog}
+var destinationTypes = []string{TypeLogs, TypeDatadog, TypeDogStatsD, TypeStatsD, TypeDiscard}
 
 // Outputs and formats of the logs destination.
 const (
@@ -46,7 +60,17 @@ const (
 	FormatText   = "text"
 )
 
-const defaultSite = "datadoghq.com"
+const (
+	defaultSite = "datadoghq.com"
+	defaultKeep = 5
+	mostKept    = 1000
+)
+
+// What a packet of a relay may be bounded to. Above it is no UDP datagram.
+const (
+	leastPacket = 256
+	mostPacket  = 65_467
+)
 
 // DefaultConfig returns the defaults. There is no destination in it: Resolve
 // chooses.
@@ -86,6 +110,11 @@ func (c *Config) Resolve(d Defaults) {
 		case TypeLogs:
 			orElse(&f.Output, OutputStdout)
 			orElse(&f.Format, FormatJSON)
+			if f.Keep == 0 {
+				f.Keep = defaultKeep
+			}
+		case TypeStatsD:
+			orElse(&f.TagStyle, TagsNone)
 		case TypeDatadog:
 			if f.APIKey == "" {
 				f.APIKey = d.APIKey
@@ -109,42 +138,92 @@ func (c *Config) Validate() error {
 	if c.ShutdownTimeout < minShutdown {
 		fault("shutdown_timeout", "%v is too short for any delivery; use %v or more", c.ShutdownTimeout, minShutdown)
 	}
-	stdout := -1
+	writers := map[string]int{} // by output
 	for i := range c.Forwarders {
 		f := &c.Forwarders[i]
-		key := func(name string) string { return fmt.Sprintf("forwarders[%d].%s", i, name) }
+		of := func(name, format string, args ...any) {
+			fault(fmt.Sprintf("forwarders[%d].%s", i, name), format, args...)
+		}
+		f.validatePatterns(of)
 		switch f.Type {
 		case TypeLogs:
-			if f.Format != FormatJSON && f.Format != FormatText {
-				fault(key("format"), "there is no format %q; use json or text", f.Format)
-			}
-			if f.Output == OutputStdout {
-				if stdout >= 0 {
-					fault(key("output"), "forwarders[%d] writes to stdout already; write one of them to a file", stdout)
-				}
-				stdout = i
+			f.validateLogs(of)
+			if first, taken := writers[f.Output]; taken {
+				of("output", "forwarders[%d] writes to %s already; write one of them to another file", first, f.Output)
+			} else {
+				writers[f.Output] = i
 			}
 		case TypeDatadog:
-			if f.APIKey == "" {
-				fault(key("api_key"), "there is no API key; set it here or in the environment as DD_API_KEY")
-			}
-			if strings.ContainsFunc(f.APIKey.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-				fault(key("api_key"), "it has a blank, a line break or another odd character in it; copy it again")
-			}
-			if !isHostName(f.Site) {
-				fault(key("site"), "%q is not a site; use datadoghq.com, us3.datadoghq.com, datadoghq.eu or the like, and url for anything else", f.Site)
-			}
-			if f.URL != "" && !isBaseURL(f.URL) {
-				// Not quoted: a password may be in it.
-				fault(key("url"), "it is not a base URL; write one such as https://intake.example.org, without ? and #")
-			}
+			f.validateDatadog(of)
+		case TypeDogStatsD, TypeStatsD:
+			f.validateRelay(of)
+		case TypeDiscard:
 		case "":
-			fault(key("type"), "it is missing; use one of %s", strings.Join(destinationTypes, ", "))
+			of("type", "it is missing; use one of %s", strings.Join(destinationTypes, ", "))
 		default:
-			fault(key("type"), "there is no forwarder of type %q; use one of %s", f.Type, strings.Join(destinationTypes, ", "))
+			of("type", "there is no forwarder of type %q; use one of %s", f.Type, strings.Join(destinationTypes, ", "))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func (f *DestinationConfig) validatePatterns(fault func(name, format string, args ...any)) {
+	for name, patterns := range map[string][]string{"include": f.Include, "exclude": f.Exclude} {
+		for i, text := range patterns {
+			if text == "" {
+				fault(fmt.Sprintf("%s[%d]", name, i), "it is empty and matches nothing; write a name, or * for all of them")
+			}
+		}
+	}
+}
+
+func (f *DestinationConfig) validateLogs(fault func(name, format string, args ...any)) {
+	if f.Format != FormatJSON && f.Format != FormatText {
+		fault("format", "there is no format %q; use json or text", f.Format)
+	}
+	if f.MaxAge < 0 {
+		fault("max_age", "%v is negative; use 0s for any age", f.MaxAge)
+	}
+	if f.Keep < 1 || f.Keep > mostKept {
+		fault("keep", "%d is out of range; use 1 to %d", f.Keep, mostKept)
+	}
+	if f.Output == OutputStdout || f.Output == OutputStderr {
+		for name, set := range map[string]bool{"max_bytes": f.MaxBytes != 0, "max_age": f.MaxAge != 0} {
+			if set {
+				fault(name, "%s cannot be rotated; remove it, or write to a file", f.Output)
+			}
+		}
+	}
+}
+
+func (f *DestinationConfig) validateDatadog(fault func(name, format string, args ...any)) {
+	if f.APIKey == "" {
+		fault("api_key", "there is no API key; set it here or in the environment as DD_API_KEY")
+	}
+	if strings.ContainsFunc(f.APIKey.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		fault("api_key", "it has a blank, a line break or another odd character in it; copy it again")
+	}
+	if !isHostName(f.Site) {
+		fault("site", "%q is not a site; use datadoghq.com, us3.datadoghq.com, datadoghq.eu or the like, and url for anything else", f.Site)
+	}
+	if f.URL != "" && !isBaseURL(f.URL) {
+		// Not quoted: a password may be in it.
+		fault("url", "it is not a base URL; write one such as https://intake.example.org, without ? and #")
+	}
+}
+
+func (f *DestinationConfig) validateRelay(fault func(name, format string, args ...any)) {
+	if f.Address == "" {
+		fault("address", "it is missing; write where the server listens, such as %s", addressExamples[f.Type])
+	} else if err := checkRelayAddress(f.Type, f.Address); err != nil {
+		fault("address", "%v", err)
+	}
+	if f.MaxPacket != 0 && (f.MaxPacket < leastPacket || f.MaxPacket > mostPacket) {
+		fault("max_packet", "%v is out of range; use %v to %v, or 0 for what suits the network", f.MaxPacket, metric.Bytes(leastPacket), metric.Bytes(mostPacket))
+	}
+	if f.Type == TypeStatsD && !slices.Contains(tagStyles, f.TagStyle) {
+		fault("tag_style", "there is no style %q; use one of %s", f.TagStyle, strings.Join(tagStyles, ", "))
+	}
 }
 
 func isHostName(name string) bool {
@@ -161,11 +240,18 @@ func isBaseURL(text string) bool {
 // fieldsOf returns the keys that a type of destination heeds, for the error
 // about one it does not.
 func fieldsOf(kind string) []string {
+	common := []string{"type", "include", "exclude"}
 	switch kind {
 	case TypeLogs:
-		return []string{"type", "output", "format"}
+		return append(common, "output", "format", "max_bytes", "max_age", "keep")
 	case TypeDatadog:
-		return []string{"type", "api_key", "site", "url"}
+		return append(common, "api_key", "site", "url")
+	case TypeDogStatsD:
+		return append(common, "address", "max_packet")
+	case TypeStatsD:
+		return append(common, "address", "max_packet", "tag_style")
+	case TypeDiscard:
+		return common
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func TestResolve(t *testing.T) {
 		want []DestinationConfig
 	}{
 		"nothing at all": {
-			want: []DestinationConfig{{Type: "logs", Output: "stdout", Format: "json"}},
+			want: []DestinationConfig{{Type: "logs", Output: "stdout", Format: "json", Keep: 5}},
 		},
 		"an API key in the environment": {
 			env:  Defaults{APIKey: "k"},
@@ -28,7 +28,7 @@ func TestResolve(t *testing.T) {
 		"what the file says comes first": {
 			cfg:  []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com"}, {Type: "logs", Format: "text"}},
 			env:  Defaults{APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com"}, {Type: "logs", Output: "stdout", Format: "text"}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com"}, {Type: "logs", Output: "stdout", Format: "text", Keep: 5}},
 		},
 	}
 	for name, test := range tests {
@@ -51,7 +51,7 @@ func TestValidate(t *testing.T) {
 		{Type: "datdog"},
 		{},
 		{Type: "logs", Output: "stdout", Format: "xml"},
-		{Type: "logs", Output: "stdout", Format: "json"},
+		{Type: "logs", Output: "stdout", Format: "json", Keep: 5},
 		{Type: "datadog", APIKey: "k\n", Site: "datadoghq.com"},
 	}}
 	err := cfg.Validate()

@@ -4,11 +4,13 @@
 // slow or dead costs the others nothing, and nobody ever waits for it: what a
 // full queue has no room for is dropped, counted by reason and logged.
 //
-//	batches ─▶ logs:    queue ─▶ encode, write
-//	        └▶ datadog: queue ─▶ encode, compress ─▶ payloads ─▶ send, retry
+//	batches ─▶ filter ─▶ logs:    queue ─▶ encode, write, rotate
+//	       ├─▶ filter ─▶ datadog: queue ─▶ encode, compress ─▶ payloads ─▶ send, retry
+//	       └─▶ filter ─▶ relay:   queue ─▶ packets ─▶ send, retry
 //
-// In: Batches. Out: lines of a log, payloads of Datadog's intake. It never
-// changes a point, and forgets none without a count.
+// In: Batches. Out: lines of a log, payloads of Datadog's intake, packets for other
+// servers of DogStatsD and StatsD. It never changes a point, and forgets none
+// without a count.
 package forwarder
 
 import (
@@ -39,6 +41,7 @@ type destination interface {
 // Forwarder owns the destinations.
 type Forwarder struct {
 	destinations []destination
+	filters      []*filter // by destination; none: everything goes everywhere
 	timeout      time.Duration
 	log          *slog.Logger
 }
@@ -61,6 +64,12 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 			opened, err = openLogs(d, name, log)
 		case TypeDatadog:
 			opened, err = openDatadog(d, name, agent, log)
+		case TypeDogStatsD:
+			opened = openDogStatsD(d, name, log)
+		case TypeStatsD:
+			opened = openStatsD(d, name, log)
+		case TypeDiscard:
+			opened = &sink{label: name}
 		default:
 			panic("BUG: Validate let a forwarder of type " + d.Type + " pass")
 		}
@@ -68,6 +77,7 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 			return nil, fmt.Errorf("open forwarder %s: %w", name, err)
 		}
 		f.destinations = append(f.destinations, opened)
+		f.filters = append(f.filters, newFilter(&d))
 	}
 	return f, nil
 }
@@ -85,13 +95,21 @@ func (f *Forwarder) Run(batches <-chan *metric.Batch) {
 	}
 	for b := range batches {
 		for i, d := range f.destinations {
-			d.books().produced(b.Points())
+			part := b
+			if i < len(f.filters) {
+				part = f.filters[i].apply(b)
+			}
+			points := part.Points()
+			if points == 0 {
+				continue
+			}
+			d.books().produced(points)
 			select {
-			case queues[i] <- b:
+			case queues[i] <- part:
 			default:
-				d.books().dropped(b.Points(), DroppedQueueFull)
+				d.books().dropped(points, DroppedQueueFull)
 				f.log.Error("dropped a batch: the destination is too slow",
-					"forwarder", d.name(), "points", b.Points(), "interval", b.Start)
+					"forwarder", d.name(), "points", points, "interval", b.Start)
 			}
 		}
 	}
@@ -108,18 +126,20 @@ type DropReason uint8
 
 // The reasons. Their names are values of the tag "reason" on weir's own metrics.
 const (
-	DroppedQueueFull DropReason = iota // the destination was too far behind
-	DroppedTooLarge                    // one item alone exceeds what the intake takes
-	DroppedRejected                    // the intake will never take it
-	DroppedTooOld                      // it was tried for longer than the intake takes points that old
-	DroppedShutdown                    // the agent stopped
-	DroppedWrite                       // the file or stream could not be written
+	DroppedQueueFull   DropReason = iota // the destination was too far behind
+	DroppedTooLarge                      // one item alone exceeds what the intake takes
+	DroppedRejected                      // the intake will never take it
+	DroppedTooOld                        // it was tried for longer than the intake takes points that old
+	DroppedShutdown                      // the agent stopped
+	DroppedWrite                         // the file or stream could not be written
+	DroppedUnreachable                   // a relay's server could not be reached for an interval
+	DroppedUnsupported                   // the destination's protocol has no words for it
 	dropReasons
 )
 
 // String returns the reason's name.
 func (r DropReason) String() string {
-	return [dropReasons]string{"queue_full", "too_large", "rejected", "too_old", "shutdown", "write_error"}[r]
+	return [dropReasons]string{"queue_full", "too_large", "rejected", "too_old", "shutdown", "write_error", "unreachable", "unsupported"}[r]
 }
 
 // MarshalText is String, for encoders.

@@ -3,7 +3,6 @@ package forwarder
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -16,7 +15,7 @@ type logs struct {
 	label   string
 	account books
 	out     io.Writer
-	file    *os.File // to be closed; nil for a standard stream
+	file    io.Closer // nil for a standard stream
 	format  lineFormat
 	torn    bool // the last write ended within a line
 	log     *slog.Logger
@@ -40,10 +39,9 @@ func openLogs(cfg DestinationConfig, name string, log *slog.Logger) (destination
 	case OutputStderr:
 		l.out = os.Stderr
 	default:
-		// Metrics may hold what is nobody else's business.
-		file, err := os.OpenFile(cfg.Output, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+		file, err := openRotated(&cfg, log.With("forwarder", name))
 		if err != nil {
-			return nil, fmt.Errorf("open the output: %w", err)
+			return nil, err
 		}
 		l.out, l.file = file, file
 	}

@@ -57,7 +57,7 @@ type endpoint struct {
 	whole    circuit
 	lanes    [len(routes)]lane
 	serial   uint64
-	bytes    int64 // of what is in the lanes or being spooled
+	bytes    int64 // of what is in the lanes, being sent or being spooled
 	read     int   // payloads in memory that the spool has, too
 	busy     int   // payloads that senders and spoolers have
 	fresh    bool  // whose turn it is
@@ -306,6 +306,7 @@ func (e *endpoint) next() (w *waiting, ok bool) {
 				continue
 			}
 			e.busy++
+			e.bytes += w.cost() // until the answer
 			w.era, w.turn = e.whole.begin(), e.lane(w).circuit.begin()
 			return w, true
 		case read:
@@ -456,6 +457,7 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.busy--
+	e.bytes -= w.cost()
 	e.wake.Broadcast()
 	whole, route := &e.whole, &e.lane(w).circuit
 	switch {

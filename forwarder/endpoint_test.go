@@ -55,6 +55,13 @@ func (f *fakeIntake) post(ctx context.Context, p *payload, begun time.Time) erro
 	return err
 }
 
+// seen returns the requests so far, and how many there were at once.
+func (f *fakeIntake) seen() (all []sent, top int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.sent), f.top
+}
+
 func answered(status int) error { return &refusedError{status: status} }
 
 // trial is an endpoint that runs.
@@ -104,6 +111,18 @@ func (r *trial) check(t *testing.T) DestinationStats {
 	s := r.account.snapshot()
 	checkIdentity(t, s)
 	return s
+}
+
+// await waits until so many points are delivered.
+func (r *trial) await(t *testing.T, points uint64) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); r.check(t).Delivered < points; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.Fatalf("not delivered: %+v; %+v, read %d, busy %d, lanes %+v", r.account.s, r.whole, r.read, r.busy, r.lanes)
+		}
+	}
 }
 
 func checkIdentity(t *testing.T, s DestinationStats) {
@@ -158,7 +177,8 @@ func TestFateOfEachAnswer(t *testing.T) {
 					}
 					return
 				}
-				pause := r.intake.sent[1].at - r.intake.sent[0].at - r.intake.takes
+				all, _ := r.intake.seen()
+				pause := all[1].at - all[0].at - r.intake.takes
 				if s.Delivered != 7 || s.Retries != 1 || pause < test.least || pause > test.most {
 					t.Errorf("after %v: %+v", pause, s)
 				}
@@ -188,33 +208,34 @@ func TestRetryAfter(t *testing.T) {
 func TestAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const outage = 30 * time.Minute
-		r := try(t, nil, &books{}, nil)
-		r.intake.answer = func(*payload) error {
-			if time.Since(r.begun) < outage {
+		begun := time.Now()
+		r := try(t, nil, &books{}, func(*payload) error {
+			if time.Since(begun) < outage {
 				return errors.New("no route to host")
 			}
 			return nil
-		}
+		})
 		flushes := 0
 		for ; time.Since(r.begun) < outage; flushes++ {
 			r.give(1, time.Now(), 1000)
 			time.Sleep(10 * time.Second)
 			r.check(t)
 		}
-		during := len(r.intake.sent)
-		if during < 25 || during > 70 || r.intake.top != 1 {
-			t.Errorf("%d requests during the outage, %d at once", during, r.intake.top)
+		during, top := r.intake.seen()
+		if len(during) < 25 || len(during) > 70 || top != 1 {
+			t.Errorf("%d requests during the outage, %d at once", len(during), top)
 		}
-		for i, s := range r.intake.sent[1:] {
-			if s.start.Before(r.intake.sent[i].start) {
+		for i, s := range during[1:] {
+			if s.start.Before(during[i].start) {
 				t.Errorf("probe %d is not of the freshest payload", i+1)
 			}
 		}
 		time.Sleep(2 * maxBackoff)
 		synctest.Wait()
-		after := slices.DeleteFunc(slices.Clone(r.intake.sent), func(s sent) bool { return !s.ok })
-		if r.intake.top != senders {
-			t.Errorf("%d requests at once after the outage, want %d", r.intake.top, senders)
+		all, top := r.intake.seen()
+		after := slices.DeleteFunc(all, func(s sent) bool { return !s.ok })
+		if top != senders {
+			t.Errorf("%d requests at once after the outage, want %d", top, senders)
 		}
 		// The probe is fresh, then the turns begin.
 		var fresh, old []time.Time
@@ -259,8 +280,8 @@ func TestOnePayloadThatAlwaysFails(t *testing.T) {
 		if s := r.check(t); s.Dropped[DroppedTooOld] != 100 {
 			t.Errorf("stats = %+v", s)
 		}
-		if n := len(r.intake.sent); n > 200+120 {
-			t.Errorf("%d requests", n)
+		if all, _ := r.intake.seen(); len(all) > 200+120 {
+			t.Errorf("%d requests", len(all))
 		}
 		r.end()
 	})
@@ -313,9 +334,7 @@ func TestOverflowGoesToTheSpool(t *testing.T) {
 	mu.Lock()
 	dead = false
 	mu.Unlock()
-	for r.check(t).Delivered < n*(n+1)/2 {
-		time.Sleep(time.Millisecond)
-	}
+	r.await(t, n*(n+1)/2)
 	r.end()
 	if stats := r.check(t); stats.Queued+stats.Spooled != 0 {
 		t.Errorf("at the end: %+v", stats)
@@ -387,9 +406,7 @@ func TestRestartDeliversTheBacklog(t *testing.T) {
 		got[p.points]++
 		return nil
 	})
-	for r.check(t).Delivered < n*(n+1)/2 {
-		time.Sleep(time.Millisecond)
-	}
+	r.await(t, n*(n+1)/2)
 	r.end()
 	for i := range n {
 		if got[uint64(i+1)] != 1 {

@@ -341,7 +341,7 @@ func TestShutdownWithADeadIntake(t *testing.T) {
 // The key is nowhere to be read, even if the intake repeats it.
 func TestTheKeyIsNotLogged(t *testing.T) {
 	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(http.StatusForbidden)
+		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprintf(w, "bad key %s", r.Header.Get("DD-Api-Key"))
 	})
 	intake := testkit.NewIntake(t)

@@ -16,6 +16,18 @@ import (
 type Config struct {
 	ShutdownTimeout time.Duration       `yaml:"shutdown_timeout"`
 	Forwarders      []DestinationConfig `yaml:"forwarders"` // empty: see Resolve
+
+	StateDir string      `yaml:"state_dir"` // what must outlive the process; "": see stateDir
+	Spool    SpoolConfig `yaml:"spool"`
+}
+
+// SpoolConfig says what of the disk what cannot be delivered may take. The bounds are
+// those of each endpoint.
+type SpoolConfig struct {
+	Enabled  bool          `yaml:"enabled"`
+	MaxBytes metric.Bytes  `yaml:"max_bytes"`
+	MaxAge   time.Duration `yaml:"max_age"`  // since the start of the interval
+	MinFree  metric.Bytes  `yaml:"min_free"` // of the file system, for others
 }
 
 // DestinationConfig is one destination. Which fields count depends on the type.
@@ -36,9 +48,21 @@ type DestinationConfig struct {
 	Site   string        `yaml:"site"`    // datadog: datadoghq.com, datadoghq.eu, …
 	URL    string        `yaml:"url"`     // datadog: another base URL than the site's
 
+	AdditionalEndpoints []EndpointConfig `yaml:"additional_endpoints"` // datadog
+	Compression         string           `yaml:"compression"`          // datadog: one of the Compress constants
+	Proxy               metric.Secret    `yaml:"proxy"`                // datadog: a URL, perhaps with a password; "": the environment's
+	CAFile              string           `yaml:"ca_file"`              // datadog: certificates in PEM, besides the system's
+
 	Address   string       `yaml:"address"`    // dogstatsd, statsd: see addressSchemes
 	MaxPacket metric.Bytes `yaml:"max_packet"` // dogstatsd, statsd; 0: what suits the network
 	TagStyle  string       `yaml:"tag_style"`  // statsd: one of the Tags constants
+}
+
+// EndpointConfig is a further place that the datadog destination sends to.
+type EndpointConfig struct {
+	APIKey metric.Secret `yaml:"api_key"`
+	Site   string        `yaml:"site"`
+	URL    string        `yaml:"url"` // another base URL than the site's
 }
 
 // The types of destinations.
@@ -60,6 +84,9 @@ const (
 	FormatText   = "text"
 )
 
+// leastSpool holds the largest payload a few times.
+const leastSpool = 16 << 20
+
 const (
 	defaultSite = "datadoghq.com"
 	defaultKeep = 5
@@ -75,7 +102,11 @@ const (
 // DefaultConfig returns the defaults. There is no destination in it: Resolve
 // chooses.
 func DefaultConfig() Config {
-	return Config{ShutdownTimeout: 10 * time.Second, Forwarders: []DestinationConfig{}}
+	return Config{
+		ShutdownTimeout: 10 * time.Second,
+		Forwarders:      []DestinationConfig{},
+		Spool:           SpoolConfig{Enabled: true, MaxBytes: 1 << 30, MaxAge: oldestPoints, MinFree: 256 << 20},
+	}
 }
 
 // Defaults are what the environment says for destinations that do not say it
@@ -124,6 +155,10 @@ func (c *Config) Resolve(d Defaults) {
 			}
 			orElse(&f.Site, d.Site)
 			orElse(&f.Site, defaultSite)
+			orElse(&f.Compression, CompressZstd)
+			for j := range f.AdditionalEndpoints {
+				orElse(&f.AdditionalEndpoints[j].Site, defaultSite)
+			}
 		}
 	}
 }
@@ -137,6 +172,12 @@ func (c *Config) Validate() error {
 	}
 	if c.ShutdownTimeout < minShutdown {
 		fault("shutdown_timeout", "%v is too short for any delivery; use %v or more", c.ShutdownTimeout, minShutdown)
+	}
+	if c.Spool.Enabled && c.Spool.MaxBytes < leastSpool {
+		fault("spool.max_bytes", "%v is too little for a payload; use %v or more, or spool.enabled: false", c.Spool.MaxBytes, metric.Bytes(leastSpool))
+	}
+	if c.Spool.Enabled && c.Spool.MaxAge <= 0 {
+		fault("spool.max_age", "%v leaves nothing to keep; use 1h, as long as the intake takes points, or spool.enabled: false", c.Spool.MaxAge)
 	}
 	writers := map[string]int{} // by output
 	for i := range c.Forwarders {
@@ -197,19 +238,41 @@ func (f *DestinationConfig) validateLogs(fault func(name, format string, args ..
 }
 
 func (f *DestinationConfig) validateDatadog(fault func(name, format string, args ...any)) {
-	if f.APIKey == "" {
-		fault("api_key", "there is no API key; set it here or in the environment as DD_API_KEY")
+	first := EndpointConfig{APIKey: f.APIKey, Site: f.Site, URL: f.URL}
+	first.validate("; set it here or in the environment as DD_API_KEY", fault)
+	for i := range f.AdditionalEndpoints {
+		f.AdditionalEndpoints[i].validate("; set it here", func(name, format string, args ...any) {
+			fault(fmt.Sprintf("additional_endpoints[%d].%s", i, name), format, args...)
+		})
 	}
-	if strings.ContainsFunc(f.APIKey.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !slices.Contains(compressions, f.Compression) {
+		fault("compression", "there is no compression %q; use one of %s", f.Compression, strings.Join(compressions, ", "))
+	}
+	if f.Proxy != "" && !isProxyURL(f.Proxy.Reveal()) {
+		// Not quoted: a password may be in it.
+		fault("proxy", "it is not the URL of a proxy; write one such as http://proxy.example.org:3128")
+	}
+}
+
+func (c *EndpointConfig) validate(remedy string, fault func(name, format string, args ...any)) {
+	if c.APIKey == "" {
+		fault("api_key", "there is no API key%s", remedy)
+	}
+	if strings.ContainsFunc(c.APIKey.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
 		fault("api_key", "it has a blank, a line break or another odd character in it; copy it again")
 	}
-	if !isHostName(f.Site) {
-		fault("site", "%q is not a site; use datadoghq.com, us3.datadoghq.com, datadoghq.eu or the like, and url for anything else", f.Site)
+	if !isHostName(c.Site) {
+		fault("site", "%q is not a site; use datadoghq.com, us3.datadoghq.com, datadoghq.eu or the like, and url for anything else", c.Site)
 	}
-	if f.URL != "" && !isBaseURL(f.URL) {
+	if c.URL != "" && !isBaseURL(c.URL) {
 		// Not quoted: a password may be in it.
 		fault("url", "it is not a base URL; write one such as https://intake.example.org, without ? and #")
 	}
+}
+
+func isProxyURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Host != "" && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme)
 }
 
 func (f *DestinationConfig) validateRelay(fault func(name, format string, args ...any)) {
@@ -245,7 +308,7 @@ func fieldsOf(kind string) []string {
 	case TypeLogs:
 		return append(common, "output", "format", "max_bytes", "max_age", "keep")
 	case TypeDatadog:
-		return append(common, "api_key", "site", "url")
+		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "proxy", "ca_file")
 	case TypeDogStatsD:
 		return append(common, "address", "max_packet")
 	case TypeStatsD:

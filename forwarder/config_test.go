@@ -3,7 +3,6 @@ package forwarder
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -19,21 +18,22 @@ func TestResolve(t *testing.T) {
 		},
 		"an API key in the environment": {
 			env:  Defaults{APIKey: "k"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.com"}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.com", Compression: "zstd"}},
 		},
 		"a site and a URL in the environment": {
 			env:  Defaults{APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy", Compression: "zstd"}},
 		},
 		"what the file says comes first": {
 			cfg:  []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com"}, {Type: "logs", Format: "text"}},
 			env:  Defaults{APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com"}, {Type: "logs", Output: "stdout", Format: "text", Keep: 5}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com", Compression: "zstd"}, {Type: "logs", Output: "stdout", Format: "text", Keep: 5}},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{ShutdownTimeout: time.Second, Forwarders: test.cfg}
+			cfg := DefaultConfig()
+			cfg.Forwarders = test.cfg
 			cfg.Resolve(test.env)
 			if diff := cmp.Diff(test.want, cfg.Forwarders); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

@@ -1,16 +1,15 @@
 package forwarder
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net/http"
+	"net/url"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,304 +17,200 @@ import (
 	"github.com/weir-agent/weir/metric"
 )
 
-const (
-	senders        = 4        // requests at once
-	maxQueuedBytes = 64 << 20 // of compressed payloads that wait; beyond it the oldest are dropped
-	requestTimeout = 20 * time.Second
-	firstBackoff   = time.Second
-	maxBackoff     = time.Minute
-	// oldestPoints is how old points may be for the intake to take them.
-	oldestPoints = time.Hour
-	// payloadVersion is the version of agent-payload that protobuf.go follows.
-	payloadVersion = "5.0.215"
-)
+// validateEvery is how often the intake is asked whether a key is valid.
+const validateEvery = time.Hour
 
-// datadog sends points to Datadog's intake.
+// datadog sends points to Datadog's intake, and to more endpoints of that kind. What
+// it packs once goes to each of them, independent of the others.
 type datadog struct {
-	label   string
-	account books
-	base    string // URL without a slash at the end
-	key     metric.Secret
-	agent   string // name/version
-	client  *http.Client
-	packer  *packer
-	queue   payloadQueue
-	log     *slog.Logger
+	label     string
+	packer    *packer
+	endpoints []*endpoint
+	intakes   []*intake // by endpoint
+	log       *slog.Logger
 }
 
-func openDatadog(cfg DestinationConfig, name, agent string, log *slog.Logger) (destination, error) {
-	packer, err := newPacker(log.With("forwarder", name))
+// spools opens the spool of an endpoint.
+type spools struct {
+	cfg    SpoolConfig
+	folder string         // "": there are none
+	opened map[string]int // how many there are for a base URL
+	log    *slog.Logger
+}
+
+// newSpools finds the folder for spools. Without one nothing is spooled, and the log
+// says so.
+func newSpools(cfg *Config, env func(string) string, log *slog.Logger) *spools {
+	s := &spools{cfg: cfg.Spool, opened: map[string]int{}, log: log}
+	overNetwork := func(d DestinationConfig) bool { return d.Type == TypeDatadog }
+	if !cfg.Spool.Enabled || !slices.ContainsFunc(cfg.Forwarders, overNetwork) {
+		return s
+	}
+	folder, err := stateDir(cfg.StateDir, env)
+	if err != nil {
+		s.warn(err)
+		return s
+	}
+	s.folder = filepath.Join(folder, "spool")
+	return s
+}
+
+func (s *spools) warn(err error) {
+	s.log.Warn("there is no spool: what cannot be delivered waits in memory only, and is lost when the agent ends; see state_dir and spool", "error", err)
+}
+
+// open opens the spool of the endpoint with the given base URL, nil if there is none.
+// Endpoints with the same URL are told apart by their order, so that a key can change.
+func (s *spools) open(base string, account *books) *spool {
+	if s.folder == "" {
+		return nil
+	}
+	s.opened[base]++
+	sum := sha256.Sum256([]byte(base))
+	name := hex.EncodeToString(sum[:8])
+	if u, err := url.Parse(base); err == nil {
+		name = strings.Map(func(r rune) rune {
+			if isHostName(string(r)) {
+				return r
+			}
+			return '_'
+		}, u.Hostname()) + "-" + name
+	}
+	if n := s.opened[base]; n > 1 {
+		name += "-" + strconv.Itoa(n)
+	}
+	cfg := defaultSpoolConfig(filepath.Join(s.folder, name))
+	cfg.MaxBytes, cfg.MaxAge, cfg.MinFree, cfg.Lost = s.cfg.MaxBytes, s.cfg.MaxAge, s.cfg.MinFree, account.lost
+	opened, err := openSpool(cfg, s.log)
+	if err != nil {
+		s.warn(err)
+		return nil
+	}
+	account.restored(opened.stats().Recovered)
+	return opened
+}
+
+func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Duration, spools *spools, log *slog.Logger) (_ *datadog, err error) {
+	packer, err := newPacker(cfg.Compression, log.With("forwarder", name))
 	if err != nil {
 		return nil, err
 	}
-	base := cfg.URL
-	if base == "" {
-		base = "https://api." + cfg.Site
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxConnsPerHost = senders
-	transport.MaxIdleConnsPerHost = senders
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	d := &datadog{
-		label: name, base: strings.TrimRight(base, "/"), key: cfg.APIKey, agent: agent, packer: packer, log: log,
-		client: &http.Client{
-			Transport: transport,
-			Timeout:   requestTimeout,
-			// A redirect would take the key to wherever it points.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}
-	d.queue.wake = sync.NewCond(&d.queue.mu)
-	// What can be wrong with a request is wrong with all of them: find out now.
-	if _, err := d.request(context.Background(), payload{route: &seriesRoute}); err != nil {
-		return nil, fmt.Errorf("make a request: %w", err)
+	d := &datadog{label: name, packer: packer, log: log}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	all := append([]EndpointConfig{{APIKey: cfg.APIKey, Site: cfg.Site, URL: cfg.URL}}, cfg.AdditionalEndpoints...)
+	for i, to := range all {
+		label := name
+		if i > 0 {
+			label += "/additional." + strconv.Itoa(i)
+		}
+		client, err := newClient(cfg)
+		if err != nil {
+			return nil, err
+		}
+		in := &intake{base: to.base(), key: to.APIKey, agent: agent, client: client}
+		// What can be wrong with a request is wrong with all of them: find out now.
+		if _, err := in.request(context.Background(), &payload{route: &seriesRoute}); err != nil {
+			return nil, fmt.Errorf("make a request: %w", err)
+		}
+		account := &books{}
+		account.s.Name, account.s.Endpoint = label, true
+		e := newEndpoint(label, account, log)
+		e.post = in.post
+		e.target = withoutSecrets(in.base)
+		e.hasten = shutdown / 4 * 3
+		e.spool = spools.open(in.base, account)
+		account.status = e.status
+		d.endpoints, d.intakes = append(d.endpoints, e), append(d.intakes, in)
 	}
 	return d, nil
 }
 
-func (d *datadog) name() string  { return d.label }
-func (d *datadog) books() *books { return &d.account }
+// base returns the URL that the paths of routes are put behind.
+func (c *EndpointConfig) base() string {
+	if c.URL == "" {
+		return "https://api." + c.Site
+	}
+	return strings.TrimRight(c.URL, "/")
+}
+
+func withoutSecrets(base string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return ""
+	}
+	u.User = nil
+	return u.String()[:min(len(u.String()), maxRecordText)]
+}
+
+// close gives back what a destination that never ran has acquired.
+func (d *datadog) close() {
+	for _, e := range d.endpoints {
+		if e.spool != nil {
+			if err := e.spool.close(); err != nil {
+				d.log.Error("closing the spool failed", "error", err)
+			}
+		}
+	}
+}
+
+func (d *datadog) name() string { return d.label }
+
+func (d *datadog) books() []*books {
+	all := make([]*books, len(d.endpoints))
+	for i, e := range d.endpoints {
+		all[i] = e.account
+	}
+	return all
+}
 
 func (d *datadog) run(ctx context.Context, batches <-chan *metric.Batch) {
-	defer d.client.CloseIdleConnections()
-	stop := context.AfterFunc(ctx, d.queue.close)
-	defer stop()
-	var sending sync.WaitGroup
-	for range senders {
-		sending.Go(func() {
-			for {
-				p, ok := d.queue.take()
-				if !ok {
-					return
-				}
-				if again := d.send(ctx, &p); again {
-					d.dropOldest(d.queue.putBack(p))
-				} else {
-					d.queue.done()
-				}
-			}
-		})
+	validating, endValidating := context.WithCancel(ctx)
+	var running, asking sync.WaitGroup
+	for i, e := range d.endpoints {
+		running.Go(func() { e.run(ctx) })
+		asking.Go(func() { d.validate(validating, d.intakes[i], e.label) })
 	}
 	for b := range batches {
 		if ctx.Err() == nil {
-			d.packer.pack(b, func(p payload) { d.enqueue(p, b.Start) }, d.account.dropped)
+			d.packer.pack(b, d.add, d.drop)
 		}
 	}
-	d.queue.finish()
-	sending.Wait()
-	d.account.abandon()
-}
-
-func (d *datadog) enqueue(p payload, start time.Time) {
-	d.dropOldest(d.queue.put(waiting{payload: p, start: start, backoff: firstBackoff}))
-}
-
-// dropOldest counts the payloads that a full queue pushed out.
-func (d *datadog) dropOldest(pushed []waiting) {
-	var points uint64
-	for _, old := range pushed {
-		points += old.points
+	for _, e := range d.endpoints {
+		e.finish()
 	}
-	if points > 0 {
-		d.account.dropped(points, DroppedQueueFull)
-		d.log.Error("dropped the oldest points: too many wait to be sent", "forwarder", d.label, "points", points,
-			"limit", metric.Bytes(maxQueuedBytes))
+	running.Wait()
+	endValidating()
+	asking.Wait()
+	for i, e := range d.endpoints {
+		d.intakes[i].client.CloseIdleConnections()
+		e.account.abandon()
 	}
 }
 
-// send tries to deliver a payload and reports whether it is to be tried again,
-// not before p.notBefore.
-func (d *datadog) send(ctx context.Context, p *waiting) (again bool) {
-	giveUp := func(why DropReason, err error) bool {
-		d.account.dropped(p.points, why)
-		d.log.Error("dropped points", "forwarder", d.label, "points", p.points, "reason", why.String(), "interval", p.start, "error", err)
-		return false
+func (d *datadog) add(p payload) {
+	for _, e := range d.endpoints {
+		e.add(p)
 	}
-	err := d.post(ctx, p.payload)
-	var refused *refusedError
-	switch {
-	case err == nil:
-		d.account.delivered(p.points, len(p.body))
-		return false
-	case ctx.Err() != nil:
-		return false // run writes off what is left
-	case errors.As(err, &refused) && refused.final():
-		return giveUp(DroppedRejected, err)
-	case time.Since(p.start) > oldestPoints:
-		return giveUp(DroppedTooOld, err)
+}
+
+func (d *datadog) drop(points uint64, why DropReason) {
+	for _, e := range d.endpoints {
+		e.account.dropped(points, why)
 	}
-	// Half of it is chance, so that not all agents come back at once.
-	pause := p.backoff/2 + rand.N(p.backoff/2)
-	p.notBefore = time.Now().Add(pause)
-	p.backoff = min(2*p.backoff, maxBackoff)
-	d.log.Warn("sending failed; trying again", "forwarder", d.label, "points", p.points, "in", pause.Round(time.Millisecond).String(), "error", err)
-	d.account.retried()
-	return true
 }
 
-// refusedError is an answer of the intake other than success.
-type refusedError struct {
-	status int
-	answer string
-}
-
-func (e *refusedError) Error() string {
-	return fmt.Sprintf("the intake answered %d %s: %s", e.status, http.StatusText(e.status), e.answer)
-}
-
-// final reports whether the same payload would be refused again.
-func (e *refusedError) final() bool {
-	switch e.status {
-	case http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge:
-		return true
-	}
-	return false
-}
-
-// request makes the request that delivers a payload.
-func (d *datadog) request(ctx context.Context, p payload) (*http.Request, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.base+p.route.path, bytes.NewReader(p.body))
-	if err != nil {
-		return nil, err
-	}
-	_, version, _ := strings.Cut(d.agent, "/")
-	for name, value := range map[string]string{
-		"DD-Api-Key":       d.key.Reveal(),
-		"DD-Agent-Version": version,
-		"User-Agent":       d.agent,
-		"Content-Type":     p.route.contentType,
-		"Content-Encoding": "zstd",
-	} {
-		request.Header.Set(name, value)
-	}
-	if p.route.contentType == typeProtobuf {
-		request.Header.Set("DD-Agent-Payload", payloadVersion)
-	}
-	return request, nil
-}
-
-func (d *datadog) post(ctx context.Context, p payload) error {
-	request, err := d.request(ctx, p)
-	if err != nil {
-		return err
-	}
-	response, err := d.client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	const (
-		told = 512      // of the answer
-		read = 64 << 10 // of it, so that the connection can be used again
-	)
-	answer, _ := io.ReadAll(io.LimitReader(response.Body, read)) // it is only told, not needed
-	if response.StatusCode/100 == 2 {
-		return nil
-	}
-	text := strings.ReplaceAll(strings.ToValidUTF8(string(answer), "?"), d.key.Reveal(), d.key.String())
-	return &refusedError{response.StatusCode, strings.TrimSpace(text[:min(len(text), told)])}
-}
-
-// waiting is a payload in the queue.
-type waiting struct {
-	payload
-	start     time.Time // of the interval its points belong to
-	notBefore time.Time // after a failure: when it may be tried again
-	backoff   time.Duration
-}
-
-// payloadQueue holds payloads until a sender takes them, bounded by their bytes.
-// One that failed waits without keeping a sender, and the others pass it.
-type payloadQueue struct {
-	mu       sync.Mutex // guards the fields below
-	wake     *sync.Cond // a payload came, or may be tried again, or the end
-	payloads []waiting  // the oldest first, but for those that were put back
-	bytes    int
-	taken    int  // payloads that senders have
-	finished bool // no new ones will come
-	closed   bool // what is left stays
-}
-
-// put adds a payload and returns those it pushed out, the oldest.
-func (q *payloadQueue) put(p waiting) (pushed []waiting) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.add(p)
-}
-
-// putBack adds a payload that was taken and not delivered.
-func (q *payloadQueue) putBack(p waiting) (pushed []waiting) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.taken--
-	return q.add(p)
-}
-
-func (q *payloadQueue) add(p waiting) (pushed []waiting) {
-	q.payloads = append(q.payloads, p)
-	q.bytes += len(p.body)
-	for q.bytes > maxQueuedBytes {
-		pushed = append(pushed, q.remove(0))
-	}
-	q.wake.Broadcast()
-	return pushed
-}
-
-// done says that a payload that was taken will not come back.
-func (q *payloadQueue) done() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.taken--
-	q.wake.Broadcast()
-}
-
-// take waits for a payload that may be tried; ok is false when there will be none.
-func (q *payloadQueue) take() (p waiting, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// validate tells the log of an invalid key, at the start and every hour.
+func (d *datadog) validate(ctx context.Context, in *intake, label string) {
 	for {
-		if q.closed || q.finished && len(q.payloads) == 0 && q.taken == 0 {
-			return waiting{}, false
+		if in.keyIsInvalid(ctx) && ctx.Err() == nil {
+			d.log.Error("the intake says that the API key is invalid: nothing can be delivered with it; check api_key, site and url", "forwarder", label)
 		}
-		now := time.Now()
-		var next time.Time
-		for i := range q.payloads {
-			at := q.payloads[i].notBefore
-			if !at.After(now) {
-				q.taken++
-				return q.remove(i), true
-			}
-			if next.IsZero() || at.Before(next) {
-				next = at
-			}
+		if pause(ctx, validateEvery) != nil {
+			return
 		}
-		if next.IsZero() {
-			q.wake.Wait()
-			continue
-		}
-		timer := time.AfterFunc(next.Sub(now), q.wake.Broadcast)
-		q.wake.Wait()
-		timer.Stop()
 	}
-}
-
-func (q *payloadQueue) remove(i int) waiting {
-	p := q.payloads[i]
-	q.payloads = slices.Delete(q.payloads, i, i+1)
-	q.bytes -= len(p.body)
-	return p
-}
-
-func (q *payloadQueue) finish() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.finished = true
-	q.wake.Broadcast()
-}
-
-func (q *payloadQueue) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.closed = true
-	q.wake.Broadcast()
 }

@@ -12,8 +12,8 @@ type sink struct {
 	account books
 }
 
-func (d *sink) name() string  { return d.label }
-func (d *sink) books() *books { return &d.account }
+func (d *sink) name() string    { return d.label }
+func (d *sink) books() []*books { return []*books{&d.account} }
 
 func (d *sink) run(_ context.Context, batches <-chan *metric.Batch) {
 	for b := range batches {

@@ -5,7 +5,7 @@
 // full queue has no room for is dropped, counted by reason and logged.
 //
 //	batches ─▶ filter ─▶ logs:    queue ─▶ encode, write, rotate
-//	       ├─▶ filter ─▶ datadog: queue ─▶ encode, compress ─▶ payloads ─▶ send, retry
+//	       ├─▶ filter ─▶ datadog: queue ─▶ encode, compress ─▶ payloads ─▶ endpoint: send, retry, spool
 //	       └─▶ filter ─▶ relay:   queue ─▶ packets ─▶ send, retry
 //
 // In: Batches. Out: lines of a log, payloads of Datadog's intake, packets for other
@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -34,8 +35,8 @@ type destination interface {
 	// run delivers the batches until the channel is closed and everything is
 	// delivered, or ctx is done. What is left then it drops.
 	run(ctx context.Context, batches <-chan *metric.Batch)
-	// books keeps count of the points.
-	books() *books
+	// books keep count of the points, of each place they go to.
+	books() []*books
 }
 
 // Forwarder owns the destinations.
@@ -52,6 +53,7 @@ type Forwarder struct {
 func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 	f := &Forwarder{timeout: cfg.ShutdownTimeout, log: log}
 	named := map[string]int{}
+	spools := newSpools(&cfg, os.Getenv, log)
 	for _, d := range cfg.Forwarders {
 		name := d.Type
 		if named[d.Type]++; named[d.Type] > 1 {
@@ -63,7 +65,7 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 		case TypeLogs:
 			opened, err = openLogs(d, name, log)
 		case TypeDatadog:
-			opened, err = openDatadog(d, name, agent, log)
+			opened, err = openDatadog(&d, name, agent, cfg.ShutdownTimeout, spools, log)
 		case TypeDogStatsD:
 			opened = openDogStatsD(d, name, log)
 		case TypeStatsD:
@@ -74,12 +76,22 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 			panic("BUG: Validate let a forwarder of type " + d.Type + " pass")
 		}
 		if err != nil {
+			f.close()
 			return nil, fmt.Errorf("open forwarder %s: %w", name, err)
 		}
 		f.destinations = append(f.destinations, opened)
 		f.filters = append(f.filters, newFilter(&d))
 	}
 	return f, nil
+}
+
+// close gives back what was opened and never ran.
+func (f *Forwarder) close() {
+	for _, d := range f.destinations {
+		if d, ok := d.(*datadog); ok {
+			d.close()
+		}
+	}
 }
 
 // Run delivers batches until the channel is closed, then whatever is still
@@ -103,11 +115,15 @@ func (f *Forwarder) Run(batches <-chan *metric.Batch) {
 			if points == 0 {
 				continue
 			}
-			d.books().produced(points)
+			for _, account := range d.books() {
+				account.produced(points)
+			}
 			select {
 			case queues[i] <- part:
 			default:
-				d.books().dropped(points, DroppedQueueFull)
+				for _, account := range d.books() {
+					account.dropped(points, DroppedQueueFull)
+				}
 				f.log.Error("dropped a batch: the destination is too slow",
 					"forwarder", d.name(), "points", points, "interval", b.Start)
 			}
@@ -119,138 +135,4 @@ func (f *Forwarder) Run(batches <-chan *metric.Batch) {
 	timer := time.AfterFunc(f.timeout, giveUp)
 	defer timer.Stop()
 	running.Wait()
-}
-
-// DropReason says why points were not delivered.
-type DropReason uint8
-
-// The reasons. Their names are values of the tag "reason" on weir's own metrics.
-const (
-	DroppedQueueFull   DropReason = iota // the destination was too far behind
-	DroppedTooLarge                      // one item alone exceeds what the intake takes
-	DroppedRejected                      // the intake will never take it
-	DroppedTooOld                        // it was tried for longer than the intake takes points that old
-	DroppedShutdown                      // the agent stopped
-	DroppedWrite                         // the file or stream could not be written
-	DroppedUnreachable                   // a relay's server could not be reached for an interval
-	DroppedUnsupported                   // the destination's protocol has no words for it
-	dropReasons
-)
-
-// String returns the reason's name.
-func (r DropReason) String() string {
-	return [dropReasons]string{"queue_full", "too_large", "rejected", "too_old", "shutdown", "write_error", "unreachable", "unsupported"}[r]
-}
-
-// MarshalText is String, for encoders.
-func (r DropReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
-
-// books are the accounts of one destination: in every snapshot
-// produced = delivered + queued + dropped.
-type books struct {
-	mu     sync.Mutex
-	s      DestinationStats
-	closed bool // nothing more is counted: what was queued then is dropped already
-}
-
-// DestinationStats is a snapshot of one destination's accounts, in points.
-type DestinationStats struct {
-	Name      string
-	Produced  uint64
-	Delivered uint64
-	Queued    uint64
-	Dropped   [dropReasons]uint64
-
-	Payloads uint64 // delivered
-	Bytes    uint64 // delivered, as compressed
-	Retries  uint64 // attempts after the first
-}
-
-// DroppedInAll returns the points dropped for whatever reason.
-func (s *DestinationStats) DroppedInAll() (n uint64) {
-	for _, dropped := range s.Dropped {
-		n += dropped
-	}
-	return n
-}
-
-func (b *books) produced(points uint64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.s.Produced += points
-	b.s.Queued += points
-}
-
-func (b *books) delivered(points uint64, bytes int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return
-	}
-	b.s.Queued -= points
-	b.s.Delivered += points
-	b.s.Payloads++
-	b.s.Bytes += uint64(bytes)
-}
-
-func (b *books) dropped(points uint64, why DropReason) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return
-	}
-	b.s.Queued -= points
-	b.s.Dropped[why] += points
-}
-
-func (b *books) retried() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.s.Retries++
-}
-
-func (b *books) snapshot() DestinationStats {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.s
-}
-
-// Stats returns a snapshot of each destination's accounts.
-func (f *Forwarder) Stats() []DestinationStats {
-	var all []DestinationStats
-	for _, d := range f.destinations {
-		s := d.books().snapshot()
-		s.Name = d.name()
-		all = append(all, s)
-	}
-	return all
-}
-
-// Readings appends the agent's own metrics about delivery to dst.
-func (f *Forwarder) Readings(dst []metric.Reading) []metric.Reading {
-	for _, s := range f.Stats() {
-		tag := "forwarder:" + s.Name
-		total := func(name string, n uint64, tags ...string) {
-			dst = append(dst, metric.Reading{Name: "forwarder." + name, Tags: append([]string{tag}, tags...), Value: float64(n)})
-		}
-		total("points", s.Produced)
-		total("points.delivered", s.Delivered)
-		for why, n := range s.Dropped {
-			total("points.dropped", n, "reason:"+DropReason(why).String())
-		}
-		total("payloads", s.Payloads)
-		total("bytes", s.Bytes)
-		total("retries", s.Retries)
-		dst = append(dst, metric.Reading{Name: "forwarder.points.queued", Tags: []string{tag}, Value: float64(s.Queued), Level: true})
-	}
-	return dst
-}
-
-// abandon drops everything that is still queued because the agent stops.
-func (b *books) abandon() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.s.Dropped[DroppedShutdown] += b.s.Queued
-	b.s.Queued = 0
-	b.closed = true
 }

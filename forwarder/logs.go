@@ -48,8 +48,8 @@ func openLogs(cfg DestinationConfig, name string, log *slog.Logger) (destination
 	return l, nil
 }
 
-func (l *logs) name() string  { return l.label }
-func (l *logs) books() *books { return &l.account }
+func (l *logs) name() string    { return l.label }
+func (l *logs) books() []*books { return []*books{&l.account} }
 
 // run writes batches. Should a write block for good, as one to a pipe that
 // nobody reads does, it is left behind when ctx is done.

@@ -73,20 +73,30 @@ func eventSection(events []metric.Event, agentHost string) section {
 		n:      len(sorted),
 		append: func(dst []byte, i int) []byte { return appendEvent(dst, sorted[i].Event) },
 		before: func(dst []byte, i int, first bool) []byte {
-			switch {
-			case first:
-				dst = append(dst, `{"apiKey":"","events":{`...)
-			case sorted[i].source == sorted[i-1].source:
-				return append(dst, ',')
-			default:
-				dst = append(dst, `],`...)
-			}
-			return append(append(dst, sorted[i].source...), `:[`...)
+			return appendBeforeEvent(dst, sorted[i].source, first, !first && sorted[i].source == sorted[i-1].source)
 		},
-		after: append(appendJSONString([]byte(`]},"internalHostname":`), agentHost, ""), '}'),
+		after: appendEventsEnd(nil, agentHost),
 		noun:  "event",
 		name:  func(i int) string { return sorted[i].Title },
 	}
+}
+
+// appendBeforeEvent appends what stands before an event: the beginning of the payload
+// if it is the first, or that of its source, given as JSON.
+func appendBeforeEvent(dst []byte, source string, first, sameSource bool) []byte {
+	switch {
+	case first:
+		dst = append(dst, `{"apiKey":"","events":{`...)
+	case sameSource:
+		return append(dst, ',')
+	default:
+		dst = append(dst, `],`...)
+	}
+	return append(append(dst, source...), `:[`...)
+}
+
+func appendEventsEnd(dst []byte, agentHost string) []byte {
+	return append(appendJSONString(append(dst, `]},"internalHostname":`...), agentHost, ""), '}')
 }
 
 func appendEvent(dst []byte, e *metric.Event) []byte {

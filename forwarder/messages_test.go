@@ -184,7 +184,7 @@ func TestTheFrameOfAPayloadCounts(t *testing.T) {
 		half.Message = strings.Repeat("m", (otherLimits.uncompressed-spare)/2-bare)
 		full.Message = strings.Repeat("m", otherLimits.uncompressed-spare-bare)
 		b := &metric.Batch{Start: start, Interval: 10 * time.Second, Checks: []metric.ServiceCheck{half, half, full}}
-		p, err := newPacker(discard())
+		p, err := newPacker(CompressZstd, discard())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestTheFrameOfAPayloadCounts(t *testing.T) {
 // The guess of how much fits is learnt from what was packed: payloads are nine
 // tenths full, and not halves of what was too much.
 func TestPayloadsBecomeFull(t *testing.T) {
-	p, err := newPacker(discard())
+	p, err := newPacker(CompressZstd, discard())
 	if err != nil {
 		t.Fatal(err)
 	}

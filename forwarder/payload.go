@@ -1,10 +1,8 @@
 package forwarder
 
 import (
-	"fmt"
 	"log/slog"
-
-	"github.com/klauspost/compress/zstd"
+	"time"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -42,6 +40,9 @@ var (
 	eventRoute  = route{"/intake/", typeJSON, otherLimits}
 )
 
+// routes are all of them; in a spool a route is named by its path.
+var routes = [...]*route{&seriesRoute, &sketchRoute, &checkRoute, &eventRoute}
+
 // section is the part of a batch that goes by one route: records that can be cut
 // into payloads between any two.
 type section struct {
@@ -61,20 +62,24 @@ type section struct {
 
 // payload is the body of one request.
 type payload struct {
-	route  *route
-	body   []byte // compressed
-	points uint64
+	route    *route
+	encoding string // of the body, as Content-Encoding says it
+	body     []byte // compressed; never changed, as several endpoints may have it
+	points   uint64
+	start    time.Time // of the interval its points belong to
 }
 
 // packer cuts a batch into payloads. It is used by one goroutine.
 type packer struct {
-	encoder encoder
-	zstd    *zstd.Encoder
-	log     *slog.Logger
+	encoder    encoder
+	compressor compressor
+	encoding   string // that goes with the compressor
+	log        *slog.Logger
 
 	raw   []byte // records of one section, and what stands between them
 	spans []span // of the records in raw
 	first int    // number of the first of them in its section
+	start time.Time
 	whole []byte // raw with what begins and ends a payload
 	out   []byte // compressed
 
@@ -89,19 +94,18 @@ type span struct{ from, to int }
 // nameInLog is how many bytes of a name the log shows.
 const nameInLog = 200
 
-func newPacker(log *slog.Logger) (*packer, error) {
-	// One goroutine, little memory: an agent is a guest on its host.
-	compressor, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+func newPacker(compression string, log *slog.Logger) (*packer, error) {
+	z, err := newCompressor(compression)
 	if err != nil {
-		return nil, fmt.Errorf("make a compressor: %w", err)
+		return nil, err
 	}
-	return &packer{zstd: compressor, log: log, ratio: map[*route]float64{}}, nil
+	return &packer{compressor: z, encoding: contentEncoding(compression), log: log, ratio: map[*route]float64{}}, nil
 }
 
 // pack hands the payloads of a batch to emit, and calls drop for points that fit
 // into none.
 func (p *packer) pack(b *metric.Batch, emit func(payload), drop func(points uint64, why DropReason)) {
+	p.start = b.Start
 	for _, s := range [...]section{
 		{
 			route: &seriesRoute, n: len(b.Series), noun: "metric",
@@ -172,7 +176,10 @@ func (p *packer) seal(s *section, from, to int, emit func(payload), drop func(po
 	}
 	fits := len(raw) <= s.route.limits.uncompressed
 	if fits {
-		p.out = p.zstd.EncodeAll(raw, p.out[:0])
+		var err error
+		if p.out, err = p.compressor.compress(p.out[:0], raw); err != nil {
+			panic("BUG: compressing into memory: " + err.Error())
+		}
 		if len(raw) > 64<<10 { // less says little about a full payload
 			p.ratio[s.route] = float64(len(raw)) / float64(len(p.out))
 		}
@@ -180,7 +187,7 @@ func (p *packer) seal(s *section, from, to int, emit func(payload), drop func(po
 	}
 	switch {
 	case fits:
-		emit(payload{route: s.route, body: append([]byte(nil), p.out...), points: uint64(to - from)})
+		emit(payload{route: s.route, encoding: p.encoding, body: append([]byte(nil), p.out...), points: uint64(to - from), start: p.start})
 	case to-from == 1:
 		name := s.name(p.first + from)
 		p.log.Error("dropped a point: it alone is larger than the intake takes", s.noun, name[:min(len(name), nameInLog)])

@@ -65,8 +65,8 @@ func (r *relay) packetBytes(cfg *DestinationConfig) int {
 	return packetForOthers
 }
 
-func (r *relay) name() string  { return r.label }
-func (r *relay) books() *books { return &r.account }
+func (r *relay) name() string    { return r.label }
+func (r *relay) books() []*books { return []*books{&r.account} }
 
 func (r *relay) run(ctx context.Context, batches <-chan *metric.Batch) {
 	stop := context.AfterFunc(ctx, r.link.interrupt)

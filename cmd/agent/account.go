@@ -11,6 +11,8 @@ type account struct {
 	samples, refused           uint64
 	events, checks             uint64 // those beyond the limits included
 	points, delivered, dropped uint64 // over all forwarders
+	restored                   uint64 // the same
+	spooled                    uint64 // the same, at its end
 	byReason                   [metric.Reasons]uint64
 	contexts                   int // at its end
 }
@@ -33,6 +35,8 @@ func (a *agent) account() account {
 		sum.points += f.Produced
 		sum.delivered += f.Delivered
 		sum.dropped += f.DroppedInAll()
+		sum.restored += f.Restored
+		sum.spooled += f.Spooled
 	}
 	return sum
 }
@@ -50,6 +54,7 @@ func (a account) since(earlier account) account {
 	a.points -= earlier.points
 	a.delivered -= earlier.delivered
 	a.dropped -= earlier.dropped
+	a.restored -= earlier.restored
 	for why := range a.byReason {
 		a.byReason[why] -= earlier.byReason[why]
 	}
@@ -66,7 +71,7 @@ func (a account) attributes() []any {
 	for _, rare := range []struct {
 		name string
 		n    uint64
-	}{{"events", a.events}, {"service_checks", a.checks}, {"kernel_drops", a.kernelDrops}, {"refused", a.refused}} {
+	}{{"events", a.events}, {"service_checks", a.checks}, {"kernel_drops", a.kernelDrops}, {"refused", a.refused}, {"restored", a.restored}, {"spooled", a.spooled}} {
 		if rare.n > 0 {
 			attributes = append(attributes, rare.name, rare.n)
 		}

@@ -72,9 +72,14 @@ type process struct {
 	err    error
 }
 
-// environ is an environment without settings, plus the given ones.
+// environ is an environment without settings, plus the given ones. What an agent keeps
+// for its next run goes to a folder that only this one has.
 func environ(settings ...string) []string {
-	var env []string
+	folder, err := os.MkdirTemp(builds.folder, "state")
+	if err != nil {
+		panic(err)
+	}
+	env := []string{"WEIR_STATE_DIR=" + folder}
 	for _, variable := range os.Environ() {
 		if !strings.HasPrefix(variable, "WEIR_") && !strings.HasPrefix(variable, "DD_") {
 			env = append(env, variable)

@@ -155,6 +155,12 @@ func (a *agent) finalAccount() (lost bool) {
 	a.log.Info("the final account", a.account().attributes()...)
 	for _, s := range a.forwarder.Stats() {
 		attributes := []any{"forwarder", s.Name, "points", s.Produced, "delivered", s.Delivered}
+		if s.Restored > 0 {
+			attributes = append(attributes, "restored", s.Restored)
+		}
+		if s.Spooled > 0 {
+			attributes = append(attributes, "spooled", s.Spooled)
+		}
 		for why, n := range s.Dropped {
 			if n > 0 {
 				attributes = append(attributes, "dropped_"+forwarder.DropReason(why).String(), n)

@@ -23,6 +23,7 @@ func TestTelemetryIsDocumented(t *testing.T) {
 	cfg.Listen.UDP, cfg.Listen.TCP = "127.0.0.1:0", "127.0.0.1:0"
 	folder := t.TempDir()
 	cfg.Listen.UnixDatagram, cfg.Listen.UnixStream = folder+"/d", folder+"/s"
+	cfg.Forwarder.StateDir = folder
 	cfg.Forwarder.Forwarders = []forwarder.DestinationConfig{{Type: "logs", Output: "stderr"}, {Type: "datadog", APIKey: "k"}, {Type: "dogstatsd", Address: "127.0.0.1:1"}, {Type: "discard"}}
 	cfg.Forwarder.Resolve(forwarder.Defaults{})
 	a, err := newAgent(cfg, slog.New(slog.DiscardHandler))

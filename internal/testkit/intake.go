@@ -171,6 +171,10 @@ var routes = map[string]route{
 
 // ServeHTTP takes a payload.
 func (in *Intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && r.URL.Path == "/api/v1/validate" {
+		in.validate(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // the client went away
@@ -193,6 +197,17 @@ func (in *Intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	fmt.Fprintf(w, `{"errors":[%q]}`, problem)
+}
+
+// validate says whether a key is valid. Such requests are in no list, and have no
+// faults.
+func (in *Intake) validate(w http.ResponseWriter, r *http.Request) {
+	valid := r.Header.Get("DD-Api-Key") == APIKey
+	w.Header().Set("Content-Type", "application/json")
+	if !valid {
+		w.WriteHeader(http.StatusForbidden)
+	}
+	fmt.Fprintf(w, `{"valid":%t}`, valid)
 }
 
 func (in *Intake) take(r *http.Request, body []byte, seen *Request) (status int, problem string) {

@@ -1,0 +1,713 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+const (
+	senders        = 4        // requests at once, to one endpoint
+	maxQueuedBytes = 64 << 20 // of payloads that wait in memory
+	// spoolAbove is how many bytes may wait in memory before the oldest go to disk.
+	spoolAbove = maxQueuedBytes / 4 * 3
+	// payloadOverhead is what a payload takes in memory besides its body.
+	payloadOverhead = 512
+	// maxRead is how many payloads of the spool may be in memory.
+	maxRead = 2 * senders
+	// oldestPoints is how old points may be for the intake to take them.
+	oldestPoints = time.Hour
+	// housekeeping is how often what is too old is looked for.
+	housekeeping = 30 * time.Second
+	// spoolPause is how long a spool that had nothing to give, or failed, is left alone.
+	spoolPause = time.Second
+)
+
+// endpoint delivers payloads to one place: a URL with a key.
+//
+//	add ─▶ memory ◀──────── oldest ──────── spool
+//	         │  └──── overflow, shutdown ─────▲
+//	         └─ newest, oldest by turns ─▶ 4 senders ─▶ delivered, dropped, or back
+//
+// While requests fail, nothing is sent but one probe at a time, of the freshest
+// payload that was not tried yet: circuit. There is one for the endpoint, of which
+// the network, the key and rate limits decide, and one for each route.
+//
+// No method waits for the network or the disk but those that goroutines of the
+// endpoint run.
+type endpoint struct {
+	label   string
+	target  string // where that is, without secrets
+	account *books
+	log     *slog.Logger
+	post    func(context.Context, *payload) error // an answer other than success is a *refusedError
+	spool   *spool                                // nil: there is none
+	hasten  time.Duration                         // after the end of input: when what is left goes to the spool
+
+	ended chan struct{} // closed by finish
+
+	mu       sync.Mutex // guards the fields below
+	wake     *sync.Cond // one of them changed
+	whole    circuit
+	lanes    [len(routes)]lane
+	serial   uint64
+	bytes    int64 // of what is in the lanes, being sent or being spooled
+	read     int   // payloads in memory that the spool has, too
+	busy     int   // payloads that senders and spoolers have
+	fresh    bool  // whose turn it is
+	noSpool  DropReason
+	readAt   time.Time // when the spool may be asked for more
+	writeAt  time.Time // when the spool may be given more
+	finished bool      // no new ones will come
+	hurried  bool      // what is left goes to the spool
+	stuck    bool      // at the end, the spool failed
+	closed   bool      // what is left stays
+}
+
+// lane is the payloads of one route that wait in memory.
+type lane struct {
+	circuit circuit
+	queue   []*waiting // the oldest first
+}
+
+// waiting is a payload in a queue.
+type waiting struct {
+	payload
+	serial    uint64
+	since     time.Time // when it came
+	notBefore time.Time // after a failure: when it may be tried again
+	attempts  int       // that failed
+	record    *record   // of a payload that the spool has, too
+	stays     bool      // the spool does not take it
+	era, turn uint64    // of the circuits, while it is sent
+}
+
+func (w *waiting) cost() int64 { return int64(len(w.body)) + payloadOverhead }
+
+func (w *waiting) compare(other *waiting) int {
+	if n := w.start.Compare(other.start); n != 0 {
+		return n
+	}
+	return int(int64(w.serial - other.serial))
+}
+
+// tooOld reports whether the intake would not take it any more. What was old when it
+// came is tried once.
+func (w *waiting) tooOld(now time.Time) bool {
+	return now.Sub(w.start) > oldestPoints && (w.attempts > 0 || w.record != nil || now.Sub(w.since) > housekeeping)
+}
+
+// yields reports whether another payload is to be sent before w: a newer one, or, as a
+// probe, one that failed less often.
+func (w *waiting) yields(other *waiting, probe bool) bool {
+	if probe && w.attempts != other.attempts {
+		return other.attempts < w.attempts
+	}
+	return other.compare(w) > 0
+}
+
+func newEndpoint(label string, account *books, log *slog.Logger) *endpoint {
+	e := &endpoint{label: label, account: account, log: log.With("forwarder", label), noSpool: DroppedQueueFull, ended: make(chan struct{})}
+	e.wake = sync.NewCond(&e.mu)
+	return e
+}
+
+// run delivers until finish was called and nothing is left, or ctx is done.
+func (e *endpoint) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { e.change(func() { e.closed = true }) })
+	defer stop()
+	sending, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	watching, endWatch := context.WithCancel(ctx)
+	var working, watch sync.WaitGroup
+	for range senders {
+		working.Go(func() {
+			for {
+				w, ok := e.next()
+				if !ok {
+					return
+				}
+				e.deliver(sending, w)
+			}
+		})
+	}
+	if e.spool != nil {
+		for range senders {
+			working.Go(e.spoolOverflow)
+		}
+	}
+	watch.Go(func() { e.keepHouse(watching, giveUp) })
+	working.Wait()
+	endWatch()
+	watch.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.spool == nil {
+		return
+	}
+	for i := range e.lanes {
+		for _, w := range e.lanes[i].queue {
+			if w.record != nil {
+				e.spool.release(w.record)
+			}
+		}
+	}
+	if err := e.spool.close(); err != nil {
+		e.log.Error("closing the spool failed", "error", err)
+	}
+}
+
+// keepHouse drops what is too old, and some time after the end of input lets what is
+// not delivered go to the spool.
+func (e *endpoint) keepHouse(ctx context.Context, giveUp context.CancelFunc) {
+	ticker := time.NewTicker(housekeeping)
+	defer ticker.Stop()
+	late := time.NewTimer(0)
+	defer late.Stop()
+	late.Stop()
+	ended := e.ended
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+			ended = nil
+			if e.spool != nil {
+				late.Reset(e.hasten)
+			}
+		case <-late.C:
+			e.mu.Lock()
+			e.hurried = !e.stuck
+			if e.hurried {
+				giveUp()
+			}
+			e.wake.Broadcast()
+			e.mu.Unlock()
+		case now := <-ticker.C:
+			e.expire(now)
+		}
+	}
+}
+
+// change changes fields that others wait for.
+func (e *endpoint) change(fields func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fields()
+	e.wake.Broadcast()
+}
+
+// add takes a payload. It never waits.
+func (e *endpoint) add(p payload) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.serial++
+	e.insert(&waiting{payload: p, serial: e.serial, since: time.Now()})
+	e.bound()
+}
+
+// insert puts a payload where its age belongs; mu must be held.
+func (e *endpoint) insert(w *waiting) {
+	l := e.lane(w)
+	at, _ := slices.BinarySearchFunc(l.queue, w, (*waiting).compare)
+	l.queue = slices.Insert(l.queue, at, w)
+	e.bytes += w.cost()
+	if w.record != nil {
+		e.read++
+	}
+	e.wake.Broadcast()
+}
+
+// remove takes a payload out of the lanes; mu must be held.
+func (e *endpoint) remove(w *waiting) {
+	l := e.lane(w)
+	at, found := slices.BinarySearchFunc(l.queue, w, (*waiting).compare)
+	if !found {
+		panic("BUG: a payload is not in its lane")
+	}
+	l.queue = slices.Delete(l.queue, at, at+1)
+	e.bytes -= w.cost()
+	if w.record != nil {
+		e.read--
+	}
+}
+
+func (e *endpoint) lane(w *waiting) *lane {
+	return &e.lanes[slices.Index(routes[:], w.route)]
+}
+
+// bound keeps the memory within its limit; mu must be held.
+func (e *endpoint) bound() {
+	var points uint64
+	for e.bytes > maxQueuedBytes {
+		old := e.oldest(func(w *waiting) bool { return w.record == nil })
+		if old == nil {
+			break // the rest is being spooled, or in the spool
+		}
+		e.remove(old)
+		points += old.points
+	}
+	if points > 0 {
+		e.account.dropped(points, e.noSpool)
+		e.log.Error("dropped the oldest points: too many wait to be sent", "points", points, "reason", e.noSpool.String(),
+			"limit", metric.Bytes(maxQueuedBytes))
+	}
+}
+
+// oldest returns the oldest payload in memory that is wanted, nil if there is none;
+// mu must be held.
+func (e *endpoint) oldest(wanted func(*waiting) bool) (oldest *waiting) {
+	for i := range e.lanes {
+		for _, w := range e.lanes[i].queue {
+			if wanted(w) {
+				if oldest == nil || w.compare(oldest) < 0 {
+					oldest = w
+				}
+				break
+			}
+		}
+	}
+	return oldest
+}
+
+// finish says that no payloads will be added any more.
+func (e *endpoint) finish() {
+	e.change(func() { e.finished = true })
+	close(e.ended)
+}
+
+// empty reports whether nothing is in memory; mu must be held.
+func (e *endpoint) empty() bool {
+	return e.busy == 0 && !slices.ContainsFunc(e.lanes[:], func(l lane) bool { return len(l.queue) > 0 })
+}
+
+// next waits for a payload that may be sent; ok is false when there will be none.
+func (e *endpoint) next() (w *waiting, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		if e.closed || e.hurried || e.finished && e.empty() {
+			e.wake.Broadcast()
+			return nil, false
+		}
+		now := time.Now()
+		w, read, at := e.choose(now)
+		switch {
+		case w != nil:
+			e.remove(w)
+			if w.tooOld(now) {
+				e.giveUp(w, DroppedTooOld, nil)
+				continue
+			}
+			e.busy++
+			e.bytes += w.cost() // until the answer
+			w.era, w.turn = e.whole.begin(), e.lane(w).circuit.begin()
+			return w, true
+		case read:
+			e.readSpool(now)
+		default:
+			e.wait(at, now)
+		}
+	}
+}
+
+// wait waits for a change, or until then if that is still to come; mu must be held.
+func (e *endpoint) wait(until, now time.Time) {
+	if until.After(now) {
+		timer := time.AfterFunc(until.Sub(now), func() { e.change(func() {}) })
+		defer timer.Stop()
+	}
+	e.wake.Wait()
+}
+
+// choose picks the payload to send, or says that the spool has it, or when to ask
+// again; zero: after a change. mu must be held.
+func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	if ok, then := e.whole.allows(now); !ok {
+		return nil, false, then
+	}
+	probe := e.whole.open
+	var newest, oldest *waiting
+	for i := range e.lanes {
+		l := &e.lanes[i]
+		if len(l.queue) == 0 {
+			continue
+		}
+		if ok, then := l.circuit.allows(now); !ok {
+			earlier(then)
+			continue
+		}
+		ready := func(w *waiting) bool {
+			if w.notBefore.After(now) {
+				earlier(w.notBefore)
+				return false
+			}
+			return true
+		}
+		if first := freshest(l.queue, probe || l.circuit.open, ready); first != nil &&
+			(newest == nil || newest.yields(first, probe)) {
+			newest = first
+		}
+		if l.circuit.open {
+			continue // what is oldest is for others to find out
+		}
+		for _, w := range l.queue {
+			if ready(w) {
+				if oldest == nil || w.compare(oldest) < 0 {
+					oldest = w
+				}
+				break
+			}
+		}
+	}
+	if oldest == nil {
+		oldest = newest
+	}
+	// The spool's is for a turn of the backlog, or for want of anything else.
+	if e.spool != nil && !e.finished && e.read < maxRead && (newest == nil || !probe && !e.fresh) {
+		first := e.spool.stats().Oldest
+		if !first.IsZero() && (oldest == nil || first.Before(oldest.start)) {
+			if !e.readAt.After(now) {
+				return nil, true, at
+			}
+			earlier(e.readAt)
+		}
+	}
+	if newest == nil {
+		return nil, false, at
+	}
+	if probe || e.fresh {
+		w = newest
+	} else {
+		w = oldest
+	}
+	e.fresh = !e.fresh
+	return w, false, at
+}
+
+// freshest returns the newest payload that is ready. For a probe, one that failed
+// before comes after those that did not, so that one payload that always fails does
+// not keep the others waiting.
+func freshest(queue []*waiting, probe bool, ready func(*waiting) bool) (best *waiting) {
+	const looked = 64
+	for i, w := range slices.Backward(queue) {
+		if !ready(w) || best != nil && w.attempts >= best.attempts {
+			continue
+		}
+		best = w
+		if !probe || w.attempts == 0 || len(queue)-i > looked {
+			break
+		}
+	}
+	return best
+}
+
+// readSpool brings the oldest payload of the spool into memory; mu must be held, and
+// is given up meanwhile.
+func (e *endpoint) readSpool(now time.Time) {
+	e.read++ // a place for it
+	e.mu.Unlock()
+	r, ok := e.spool.take(now)
+	e.mu.Lock()
+	e.read--
+	if !ok {
+		e.readAt = now.Add(spoolPause)
+		return
+	}
+	w := &waiting{record: r, since: now}
+	i := slices.IndexFunc(routes[:], func(known *route) bool { return known.path == r.route })
+	if i < 0 {
+		e.dropRecord(r, DroppedRejected, errors.New("nothing goes to "+r.route))
+		return
+	}
+	w.payload = payload{routes[i], r.encoding, r.body, r.points, r.start}
+	e.serial++
+	w.serial = e.serial
+	e.insert(w)
+}
+
+// deliver sends a payload and does with it what the answer asks for.
+func (e *endpoint) deliver(ctx context.Context, w *waiting) {
+	err := e.post(ctx, &w.payload)
+	now := time.Now()
+	var refused *refusedError
+	status := 0
+	if errors.As(err, &refused) {
+		status = refused.status
+	}
+	if err == nil {
+		e.delivered(w)
+	}
+	var halves []*waiting
+	if status == http.StatusRequestEntityTooLarge {
+		halves = e.split(w, err)
+	}
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.busy--
+	e.bytes -= w.cost()
+	e.wake.Broadcast()
+	whole, route := &e.whole, &e.lane(w).circuit
+	switch {
+	case err == nil:
+		if recovered := whole.succeed(w.era); route.succeed(w.turn) || recovered {
+			e.log.Info("delivery works again", "route", w.route.path)
+		}
+		return
+	case refused == nil && ctx.Err() != nil: // the agent ends, and this says nothing
+		whole.cancel(w.era)
+		route.cancel(w.turn)
+		e.insert(w)
+		return
+	case status == http.StatusBadRequest:
+		whole.succeed(w.era)
+		route.succeed(w.turn)
+		e.giveUp(w, DroppedRejected, err)
+		return
+	case status == http.StatusRequestEntityTooLarge:
+		whole.succeed(w.era)
+		route.succeed(w.turn)
+		for _, half := range halves {
+			e.serial++
+			half.serial = e.serial
+			e.insert(half)
+		}
+		return
+	}
+	why := route
+	switch {
+	case status == http.StatusForbidden:
+		why = whole
+		route.cancel(w.turn)
+		whole.block(w.era, now)
+	case refused == nil, status == http.StatusTooManyRequests:
+		why = whole
+		route.cancel(w.turn)
+		after := time.Duration(0)
+		if refused != nil {
+			after = refused.retryAfter
+		}
+		whole.fail(w.era, now, after)
+	default: // the other side is there
+		whole.succeed(w.era)
+		route.fail(w.turn, now, refused.retryAfter)
+	}
+	w.attempts++
+	if w.notBefore = why.until; w.attempts > why.failures {
+		w.notBefore = now.Add(backoff(w.attempts)) // the others do better
+	}
+	if w.tooOld(now) {
+		e.giveUp(w, DroppedTooOld, err)
+		return
+	}
+	if status == http.StatusForbidden {
+		e.log.Error("the intake refuses the API key: nothing is delivered until it takes it; check api_key, site and url",
+			"points", w.points, "again_in", blockedPause.String(), "error", err)
+	} else {
+		e.log.Warn("sending failed; trying again", "points", w.points, "route", w.route.path, "in", why.until.Sub(now).Round(time.Millisecond).String(), "error", err)
+	}
+	e.account.retried()
+	e.insert(w)
+	e.bound()
+}
+
+// delivered counts a payload that the other side has.
+func (e *endpoint) delivered(w *waiting) {
+	if w.record == nil {
+		e.account.delivered(w.points, len(w.body))
+		return
+	}
+	if err := e.spool.done(w.record); err != nil {
+		e.log.Error("a delivered payload may stay in the spool, and be sent again by the next agent", "error", err)
+	}
+	e.account.deliveredSpooled(w.points, len(w.body))
+}
+
+// giveUp drops a payload that is not in memory any more. It waits for the disk if the
+// payload is in the spool, which is rare.
+func (e *endpoint) giveUp(w *waiting, why DropReason, err error) {
+	if w.record != nil {
+		e.dropRecord(w.record, why, err)
+		return
+	}
+	e.account.dropped(w.points, why)
+	e.log.Error("dropped points", "points", w.points, "reason", why.String(), "interval", w.start, "error", err)
+}
+
+func (e *endpoint) dropRecord(r *record, why DropReason, err error) {
+	if err := e.spool.drop(r); err != nil {
+		e.log.Error("a dropped payload may stay in the spool", "error", err)
+	}
+	e.account.droppedSpooled(r.points, why)
+	e.log.Error("dropped points", "points", r.points, "reason", why.String(), "interval", r.start, "error", err)
+}
+
+// split does with a payload what is to be done when it is too large: it returns its
+// halves, unless they are in the spool already or there are none.
+func (e *endpoint) split(w *waiting, refusal error) (halves []*waiting) {
+	parts, alone, err := split(&w.payload)
+	switch {
+	case err != nil:
+		e.giveUp(w, DroppedTooLarge, errors.Join(refusal, err))
+		return nil
+	case alone != "" || w.points == 1:
+		e.log.Error("dropped a point: it alone is larger than the intake takes", "name", alone)
+		e.giveUp(w, DroppedTooLarge, refusal)
+		return nil
+	}
+	e.log.Info("the intake found a payload too large; sending it in halves", "points", w.points, "bytes", len(w.body), "route", w.route.path)
+	for _, p := range parts {
+		half := &waiting{payload: p, since: w.since}
+		if w.record != nil {
+			// Its half is to be as safe as it was. The books have its points already.
+			if err := e.spool.put(e.recordOf(half)); err == nil {
+				continue
+			}
+			e.account.unspooled(half.points)
+		}
+		halves = append(halves, half)
+	}
+	if w.record != nil {
+		if err := e.spool.drop(w.record); err != nil {
+			e.log.Error("a payload that was sent in halves may stay in the spool, and be sent again by the next agent", "error", err)
+		}
+	}
+	return halves
+}
+
+// expire drops what became too old while nothing was sent.
+func (e *endpoint) expire(now time.Time) {
+	if e.spool != nil {
+		e.spool.expire(now)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		old := e.oldest(func(w *waiting) bool { return w.tooOld(now) })
+		if old == nil {
+			break
+		}
+		e.remove(old)
+		e.giveUp(old, DroppedTooOld, nil)
+	}
+	e.wake.Broadcast()
+}
+
+// spoolOverflow takes what memory has no room for to the spool and, at the end, what
+// cannot be delivered.
+func (e *endpoint) spoolOverflow() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for !e.closed && !e.stuck {
+		now := time.Now()
+		w := e.surplus(now)
+		if w == nil {
+			if e.finished && (e.hurried && e.busy == 0 || e.empty()) {
+				break
+			}
+			e.wait(e.writeAt, now)
+			continue
+		}
+		e.remove(w)
+		e.bytes += w.cost() // until it is out of memory
+		e.busy++
+		e.mu.Unlock()
+		err := e.putAway(w)
+		e.mu.Lock()
+		e.busy--
+		e.bytes -= w.cost()
+		e.wake.Broadcast()
+		if err == nil {
+			e.noSpool = DroppedQueueFull
+			continue
+		}
+		e.insert(w)
+		if w.stays {
+			continue
+		}
+		e.log.Error("the spool takes no more payloads; they wait in memory", "error", err)
+		e.noSpool = DroppedSpoolError
+		if isSpoolFull(err) {
+			e.noSpool = DroppedSpoolFull
+		}
+		e.writeAt = now.Add(spoolPause)
+		e.stuck = e.finished
+	}
+	e.wake.Broadcast()
+}
+
+// surplus returns the payload that is to go to the spool, nil if there is none; mu
+// must be held.
+func (e *endpoint) surplus(now time.Time) *waiting {
+	if e.finished {
+		return e.oldest(func(w *waiting) bool {
+			return !w.stays && (e.hurried || e.whole.open || e.lane(w).circuit.open || w.attempts > 0 || w.record != nil)
+		})
+	}
+	if e.bytes <= spoolAbove || now.Before(e.writeAt) {
+		return nil
+	}
+	return e.oldest(func(w *waiting) bool { return !w.stays && w.record == nil })
+}
+
+// putAway leaves a payload to the spool.
+func (e *endpoint) putAway(w *waiting) error {
+	if w.record != nil {
+		e.spool.release(w.record)
+		return nil
+	}
+	r := e.recordOf(w)
+	err := r.check()
+	if err == nil {
+		e.account.spooled(w.points) // first, as the spool may lose it at once
+		if err = e.spool.put(r); err == nil {
+			return nil
+		}
+		e.account.unspooled(w.points)
+		w.stays = errors.Is(err, errSpoolTooLarge)
+	} else {
+		w.stays = true
+	}
+	return err
+}
+
+func (e *endpoint) recordOf(w *waiting) *record {
+	return &record{target: e.target, route: w.route.path, encoding: w.encoding, start: w.start, points: w.points, body: w.body}
+}
+
+// isSpoolFull reports whether the spool refused for want of room.
+func isSpoolFull(err error) bool {
+	return errors.Is(err, errSpoolFull) || errors.Is(err, errSpoolNoSpace) || errors.Is(err, errSpoolTooLarge)
+}
+
+// lost counts what left the spool otherwise than by delivery.
+func (b *books) lost(l spoolLoss) {
+	why := [spoolLossReasons]DropReason{lostEvicted: DroppedSpoolFull, lostTooOld: DroppedTooOld, lostTorn: DroppedSpoolError}[l.why]
+	b.droppedSpooled(l.points, why)
+}
+
+// status fills in what the books do not know.
+func (e *endpoint) status(s *DestinationStats) {
+	e.mu.Lock()
+	s.Healthy = !e.whole.open && !slices.ContainsFunc(e.lanes[:], func(l lane) bool { return l.circuit.open })
+	e.mu.Unlock()
+	if e.spool == nil {
+		return
+	}
+	spool := e.spool.stats()
+	s.SpoolBytes = spool.Bytes
+	s.SpoolErrors = spool.WriteErrors + spool.ReadErrors
+	s.SpoolQuarantined = spool.Quarantined + spool.Foreign
+}

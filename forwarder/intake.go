@@ -1,0 +1,168 @@
+package forwarder
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+const (
+	requestTimeout = 20 * time.Second
+	// payloadVersion is the version of agent-payload that protobuf.go follows.
+	payloadVersion = "5.0.215"
+	validatePath   = "/api/v1/validate"
+)
+
+// intake makes requests to Datadog's intake, or to what stands in for it.
+type intake struct {
+	base   string // URL without a slash at the end
+	key    metric.Secret
+	agent  string // name/version
+	client *http.Client
+}
+
+// newClient returns a client for one endpoint.
+func newClient(cfg *DestinationConfig) (*http.Client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone() // HTTP/2, and the environment's proxy
+	transport.MaxConnsPerHost = senders + 1                      // one for the validation of the key
+	transport.MaxIdleConnsPerHost = senders
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		pool, err := certificates(cfg.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		transport.TLSClientConfig.RootCAs = pool
+	}
+	if cfg.Proxy != "" {
+		proxy, err := url.Parse(cfg.Proxy.Reveal())
+		if err != nil {
+			return nil, errors.New("proxy: it is no URL") // which may hold a password
+		}
+		transport.Proxy = http.ProxyURL(proxy)
+	}
+	return &http.Client{
+		Transport: transport,
+		Timeout:   requestTimeout,
+		// A redirect would take the key to wherever it points.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// certificates returns the system's certificates and those of a file.
+func certificates(file string) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("ca_file: there is no certificate in %s; it must hold one or more in PEM", file)
+	}
+	return pool, nil
+}
+
+// refusedError is an answer of the intake other than success.
+type refusedError struct {
+	status     int
+	answer     string
+	retryAfter time.Duration // 0: it does not say
+}
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("the intake answered %d %s: %s", e.status, http.StatusText(e.status), e.answer)
+}
+
+// post delivers a payload.
+func (in *intake) post(ctx context.Context, p *payload) error {
+	request, err := in.request(ctx, p)
+	if err != nil {
+		return err
+	}
+	return in.do(request)
+}
+
+// request makes the request that delivers a payload.
+func (in *intake) request(ctx context.Context, p *payload) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, in.base+p.route.path, bytes.NewReader(p.body))
+	if err != nil {
+		return nil, err
+	}
+	in.sign(request)
+	request.Header.Set("Content-Type", p.route.contentType)
+	if p.encoding != "" {
+		request.Header.Set("Content-Encoding", p.encoding)
+	}
+	if p.route.contentType == typeProtobuf {
+		request.Header.Set("DD-Agent-Payload", payloadVersion)
+	}
+	return request, nil
+}
+
+// sign says who asks.
+func (in *intake) sign(request *http.Request) {
+	_, version, _ := strings.Cut(in.agent, "/")
+	request.Header.Set("DD-Api-Key", in.key.Reveal())
+	request.Header.Set("DD-Agent-Version", version)
+	request.Header.Set("User-Agent", in.agent)
+}
+
+// keyIsInvalid asks the intake about the key. Only what the intake says itself counts:
+// what cannot be asked is not invalid.
+func (in *intake) keyIsInvalid(ctx context.Context) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, in.base+validatePath, nil)
+	if err != nil {
+		return false
+	}
+	in.sign(request)
+	var refused *refusedError
+	return errors.As(in.do(request), &refused) && refused.status == http.StatusForbidden
+}
+
+func (in *intake) do(request *http.Request) error {
+	response, err := in.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	const (
+		told = 512      // of the answer
+		read = 64 << 10 // of it, so that the connection can be used again
+	)
+	answer, _ := io.ReadAll(io.LimitReader(response.Body, read)) // it is only told, not needed
+	if response.StatusCode/100 == 2 {
+		return nil
+	}
+	text := strings.ReplaceAll(strings.ToValidUTF8(string(answer), "?"), in.key.Reveal(), in.key.String())
+	return &refusedError{
+		status:     response.StatusCode,
+		answer:     strings.TrimSpace(text[:min(len(text), told)]),
+		retryAfter: retryAfter(response.Header.Get("Retry-After"), time.Now()),
+	}
+}
+
+// retryAfter reads the header of that name: seconds or a date.
+func retryAfter(text string, now time.Time) time.Duration {
+	var after time.Duration
+	if seconds, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64); err == nil {
+		after = time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(text); err == nil {
+		after = at.Sub(now)
+	}
+	return min(max(after, 0), maxRetryAfter)
+}

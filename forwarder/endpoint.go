@@ -413,30 +413,6 @@ func freshest(queue []*waiting, probe bool, ready func(*waiting) bool) (best *wa
 	return best
 }
 
-// readSpool brings the oldest payload of the spool into memory; mu must be held, and
-// is given up meanwhile.
-func (e *endpoint) readSpool(now time.Time) {
-	e.read++ // a place for it
-	e.mu.Unlock()
-	r, ok := e.spool.take(now)
-	e.mu.Lock()
-	e.read--
-	if !ok {
-		e.readAt = now.Add(spoolPause)
-		return
-	}
-	w := &waiting{record: r, since: now}
-	i := slices.IndexFunc(routes[:], func(known *route) bool { return known.path == r.route })
-	if i < 0 {
-		e.dropRecord(r, DroppedRejected, errors.New("nothing goes to "+r.route))
-		return
-	}
-	w.payload = payload{routes[i], r.encoding, r.body, r.points, r.start}
-	e.serial++
-	w.serial = e.serial
-	e.insert(w)
-}
-
 // deliver sends a payload and does with it what the answer asks for.
 func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	err := e.post(ctx, &w.payload)
@@ -523,37 +499,6 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	e.bound()
 }
 
-// delivered counts a payload that the other side has.
-func (e *endpoint) delivered(w *waiting) {
-	if w.record == nil {
-		e.account.delivered(w.points, len(w.body))
-		return
-	}
-	if err := e.spool.done(w.record); err != nil {
-		e.log.Error("a delivered payload may stay in the spool, and be sent again by the next agent", "error", err)
-	}
-	e.account.deliveredSpooled(w.points, len(w.body))
-}
-
-// giveUp drops a payload that is not in memory any more. It waits for the disk if the
-// payload is in the spool, which is rare.
-func (e *endpoint) giveUp(w *waiting, why DropReason, err error) {
-	if w.record != nil {
-		e.dropRecord(w.record, why, err)
-		return
-	}
-	e.account.dropped(w.points, why)
-	e.log.Error("dropped points", "points", w.points, "reason", why.String(), "interval", w.start, "error", err)
-}
-
-func (e *endpoint) dropRecord(r *record, why DropReason, err error) {
-	if err := e.spool.drop(r); err != nil {
-		e.log.Error("a dropped payload may stay in the spool", "error", err)
-	}
-	e.account.droppedSpooled(r.points, why)
-	e.log.Error("dropped points", "points", r.points, "reason", why.String(), "interval", r.start, "error", err)
-}
-
 // split does with a payload what is to be done when it is too large: it returns its
 // halves, unless they are in the spool already or there are none.
 func (e *endpoint) split(w *waiting, refusal error) (halves []*waiting) {
@@ -587,115 +532,27 @@ func (e *endpoint) split(w *waiting, refusal error) (halves []*waiting) {
 	return halves
 }
 
-// expire drops what became too old while nothing was sent.
-func (e *endpoint) expire(now time.Time) {
-	if e.spool != nil {
-		e.spool.expire(now)
+// delivered counts a payload that the other side has.
+func (e *endpoint) delivered(w *waiting) {
+	if w.record == nil {
+		e.account.delivered(w.points, len(w.body))
+		return
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for {
-		old := e.oldest(func(w *waiting) bool { return w.tooOld(now) })
-		if old == nil {
-			break
-		}
-		e.remove(old)
-		e.giveUp(old, DroppedTooOld, nil)
+	if err := e.spool.done(w.record); err != nil {
+		e.log.Error("a delivered payload may stay in the spool, and be sent again by the next agent", "error", err)
 	}
-	e.wake.Broadcast()
+	e.account.deliveredSpooled(w.points, len(w.body))
 }
 
-// spoolOverflow takes what memory has no room for to the spool and, at the end, what
-// cannot be delivered.
-func (e *endpoint) spoolOverflow() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for !e.closed && !e.stuck {
-		now := time.Now()
-		w := e.surplus(now)
-		if w == nil {
-			if e.finished && (e.hurried && e.busy == 0 || e.empty()) {
-				break
-			}
-			e.wait(e.writeAt, now)
-			continue
-		}
-		e.remove(w)
-		e.bytes += w.cost() // until it is out of memory
-		e.busy++
-		e.mu.Unlock()
-		err := e.putAway(w)
-		e.mu.Lock()
-		e.busy--
-		e.bytes -= w.cost()
-		e.wake.Broadcast()
-		if err == nil {
-			e.noSpool = DroppedQueueFull
-			continue
-		}
-		e.insert(w)
-		if w.stays {
-			continue
-		}
-		e.log.Error("the spool takes no more payloads; they wait in memory", "error", err)
-		e.noSpool = DroppedSpoolError
-		if isSpoolFull(err) {
-			e.noSpool = DroppedSpoolFull
-		}
-		e.writeAt = now.Add(spoolPause)
-		e.stuck = e.finished
-	}
-	e.wake.Broadcast()
-}
-
-// surplus returns the payload that is to go to the spool, nil if there is none; mu
-// must be held.
-func (e *endpoint) surplus(now time.Time) *waiting {
-	if e.finished {
-		return e.oldest(func(w *waiting) bool {
-			return !w.stays && (e.hurried || e.whole.open || e.lane(w).circuit.open || w.attempts > 0 || w.record != nil)
-		})
-	}
-	if e.bytes <= spoolAbove || now.Before(e.writeAt) {
-		return nil
-	}
-	return e.oldest(func(w *waiting) bool { return !w.stays && w.record == nil })
-}
-
-// putAway leaves a payload to the spool.
-func (e *endpoint) putAway(w *waiting) error {
+// giveUp drops a payload that is not in memory any more. It waits for the disk if the
+// payload is in the spool, which is rare.
+func (e *endpoint) giveUp(w *waiting, why DropReason, err error) {
 	if w.record != nil {
-		e.spool.release(w.record)
-		return nil
+		e.dropRecord(w.record, why, err)
+		return
 	}
-	r := e.recordOf(w)
-	err := r.check()
-	if err == nil {
-		e.account.spooled(w.points) // first, as the spool may lose it at once
-		if err = e.spool.put(r); err == nil {
-			return nil
-		}
-		e.account.unspooled(w.points)
-		w.stays = errors.Is(err, errSpoolTooLarge)
-	} else {
-		w.stays = true
-	}
-	return err
-}
-
-func (e *endpoint) recordOf(w *waiting) *record {
-	return &record{target: e.target, route: w.route.path, encoding: w.encoding, start: w.start, points: w.points, body: w.body}
-}
-
-// isSpoolFull reports whether the spool refused for want of room.
-func isSpoolFull(err error) bool {
-	return errors.Is(err, errSpoolFull) || errors.Is(err, errSpoolNoSpace) || errors.Is(err, errSpoolTooLarge)
-}
-
-// lost counts what left the spool otherwise than by delivery.
-func (b *books) lost(l spoolLoss) {
-	why := [spoolLossReasons]DropReason{lostEvicted: DroppedSpoolFull, lostTooOld: DroppedTooOld, lostTorn: DroppedSpoolError}[l.why]
-	b.droppedSpooled(l.points, why)
+	e.account.dropped(w.points, why)
+	e.log.Error("dropped points", "points", w.points, "reason", why.String(), "interval", w.start, "error", err)
 }
 
 // status fills in what the books do not know.

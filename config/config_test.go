@@ -140,7 +140,7 @@ histogram: {aggregates: [sum]}
 	if !reflect.DeepEqual(a.Histogram.Aggregates, []string{"sum"}) || !reflect.DeepEqual(a.Histogram.Percentiles, []float64{0.5, 0.99}) {
 		t.Errorf("histogram = %+v", a.Histogram)
 	}
-	want := []forwarder.DestinationConfig{{Type: "datadog", APIKey: "key", Site: "datadoghq.eu", Compression: "zstd"}}
+	want := []forwarder.DestinationConfig{{Type: "datadog", APIKey: "key", Site: "datadoghq.eu", Compression: "zstd", Concurrency: 4, MaxQueue: 64 << 20}}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
 		t.Errorf("forwarders (-want +got):\n%s", diff)
 	}
@@ -152,7 +152,7 @@ func TestForwardersFromTheEnvironment(t *testing.T) {
 	cfg := load(t, "forwarders: [{type: logs}]")
 	want := []forwarder.DestinationConfig{
 		{Type: "logs", Output: "stdout", Format: "text", Keep: 5},
-		{Type: "datadog", APIKey: "k", URL: "http://127.0.0.1:1", Site: "datadoghq.com", Compression: "zstd"},
+		{Type: "datadog", APIKey: "k", URL: "http://127.0.0.1:1", Site: "datadoghq.com", Compression: "zstd", Concurrency: 4, MaxQueue: 64 << 20},
 	}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
 		t.Errorf("forwarders (-want +got):\n%s", diff)
@@ -293,24 +293,26 @@ line 13: histogram: it takes a mapping of aggregates, percentiles`
 
 func TestFaults(t *testing.T) {
 	tests := map[string]struct{ file, want string }{
-		"a key twice":     {"hostname: a\nhostname: b\n", "line 2: hostname: the key is there twice; remove one"},
-		"upper case":      {"Flush_Interval: 5s\n", "line 1: Flush_Interval: there is no such key; did you mean flush_interval?"},
-		"no idea":         {"zzzzzzzzz: 1\n", "line 1: zzzzzzzzz: there is no such key; config.example.yaml lists all keys"},
-		"in a section":    {"listen:\n  zzzzzzzzz: 1\n", "line 2: listen.zzzzzzzzz: there is no such key; listen takes udp, unix_datagram, unix_stream, tcp, more, receive_buffer, max_packet, readers, engine, socket_mode, max_connections, idle_timeout"},
-		"a size":          {"listen: {max_packet: 8192}\n", `line 1: listen.max_packet: "8192" is not a size; write a number with a unit, such as 4MiB or 512KiB`},
-		"a number":        {"listen: {readers: many}\n", `line 1: listen.readers: "many" is not a whole number`},
-		"in a list":       {"histogram:\n  percentiles:\n    - 0.5\n    - high\n", `line 4: histogram.percentiles[1]: "high" is not a number`},
-		"out of a list":   {"tags:\n  - a:b\n  - c,d\n", `line 3: tags[1]: "c,d" has a comma, pipe or line break; write one tag an item, without them`},
-		"a default":       {"flush_interval: 10m\n", "expiry.context: 5m0s is shorter than flush_interval (10m0s); use a multiple of it"},
-		"no mapping":      {"- a\n", "line 1: it takes a mapping of listen, "},
-		"a missing key":   {"forwarders:\n  - type: datadog\n", "line 2: forwarders[0].api_key: there is no API key; set it here or in the environment as DD_API_KEY"},
-		"not YAML":        {"listen: {\n", "it is not valid YAML"},
-		"a tab":           {"listen:\n\tudp: x\n", "line 2: it is not valid YAML"},
-		"itself, by UDP":  {"listen: {udp: '127.0.0.1:8125'}\nforwarders:\n  - {type: statsd, address: '127.0.0.1:8125'}\n", "line 3: forwarders[0].address: this agent listens on 127.0.0.1:8125 itself"},
-		"itself, by TCP":  {"listen: {more: [{network: tcp, address: '127.0.0.1:1'}]}\nforwarders:\n  - {type: statsd, address: 'tcp://127.0.0.1:1'}\n", "line 3: forwarders[0].address: this agent listens on tcp://127.0.0.1:1 itself"},
-		"itself, by Unix": {"listen: {unix_stream: /run/x.sock}\nforwarders:\n  - {type: dogstatsd, address: 'unix:///run/x.sock'}\n", "line 3: forwarders[0].address: this agent listens on unix:///run/x.sock itself"},
-		"a pattern":       {"forwarders:\n  - {type: discard, include: [a, '']}\n", "line 2: forwarders[0].include[1]: it is empty"},
-		"text for a list": {"forwarders: logs\n", "line 1: forwarders: it takes a list"},
+		"a key twice":               {"hostname: a\nhostname: b\n", "line 2: hostname: the key is there twice; remove one"},
+		"upper case":                {"Flush_Interval: 5s\n", "line 1: Flush_Interval: there is no such key; did you mean flush_interval?"},
+		"no idea":                   {"zzzzzzzzz: 1\n", "line 1: zzzzzzzzz: there is no such key; config.example.yaml lists all keys"},
+		"in a section":              {"listen:\n  zzzzzzzzz: 1\n", "line 2: listen.zzzzzzzzz: there is no such key; listen takes udp, unix_datagram, unix_stream, tcp, more, receive_buffer, max_packet, readers, engine, socket_mode, max_connections, idle_timeout"},
+		"a size":                    {"listen: {max_packet: 8192}\n", `line 1: listen.max_packet: "8192" is not a size; write a number with a unit, such as 4MiB or 512KiB`},
+		"a number":                  {"listen: {readers: many}\n", `line 1: listen.readers: "many" is not a whole number`},
+		"in a list":                 {"histogram:\n  percentiles:\n    - 0.5\n    - high\n", `line 4: histogram.percentiles[1]: "high" is not a number`},
+		"out of a list":             {"tags:\n  - a:b\n  - c,d\n", `line 3: tags[1]: "c,d" has a comma, pipe or line break; write one tag an item, without them`},
+		"a default":                 {"flush_interval: 10m\n", "expiry.context: 5m0s is shorter than flush_interval (10m0s); use a multiple of it"},
+		"no mapping":                {"- a\n", "line 1: it takes a mapping of listen, "},
+		"too many requests at once": {"forwarders:\n  - {type: datadog, api_key: k, concurrency: 65}\n", "line 2: forwarders[0].concurrency: 65 is out of range; use 1 to 64"},
+		"too small a queue":         {"forwarders:\n  - {type: datadog, api_key: k, max_queue: 1MiB}\n", "line 2: forwarders[0].max_queue: 1MiB is too little for a few payloads; use 8MiB or more"},
+		"a missing key":             {"forwarders:\n  - type: datadog\n", "line 2: forwarders[0].api_key: there is no API key; set it here or in the environment as DD_API_KEY"},
+		"not YAML":                  {"listen: {\n", "it is not valid YAML"},
+		"a tab":                     {"listen:\n\tudp: x\n", "line 2: it is not valid YAML"},
+		"itself, by UDP":            {"listen: {udp: '127.0.0.1:8125'}\nforwarders:\n  - {type: statsd, address: '127.0.0.1:8125'}\n", "line 3: forwarders[0].address: this agent listens on 127.0.0.1:8125 itself"},
+		"itself, by TCP":            {"listen: {more: [{network: tcp, address: '127.0.0.1:1'}]}\nforwarders:\n  - {type: statsd, address: 'tcp://127.0.0.1:1'}\n", "line 3: forwarders[0].address: this agent listens on tcp://127.0.0.1:1 itself"},
+		"itself, by Unix":           {"listen: {unix_stream: /run/x.sock}\nforwarders:\n  - {type: dogstatsd, address: 'unix:///run/x.sock'}\n", "line 3: forwarders[0].address: this agent listens on unix:///run/x.sock itself"},
+		"a pattern":                 {"forwarders:\n  - {type: discard, include: [a, '']}\n", "line 2: forwarders[0].include[1]: it is empty"},
+		"text for a list":           {"forwarders: logs\n", "line 1: forwarders: it takes a list"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -52,6 +52,8 @@ type DestinationConfig struct {
 	Compression         string           `yaml:"compression"`          // datadog: one of the Compress constants
 	Proxy               metric.Secret    `yaml:"proxy"`                // datadog: a URL, perhaps with a password; "": the environment's
 	CAFile              string           `yaml:"ca_file"`              // datadog: certificates in PEM, besides the system's
+	Concurrency         int              `yaml:"concurrency"`          // datadog: requests at once, to each endpoint
+	MaxQueue            metric.Bytes     `yaml:"max_queue"`            // datadog: payloads waiting in memory, for each endpoint
 
 	Address   string       `yaml:"address"`    // dogstatsd, statsd: see addressSchemes
 	MaxPacket metric.Bytes `yaml:"max_packet"` // dogstatsd, statsd; 0: what suits the network
@@ -82,6 +84,12 @@ const (
 	OutputStderr = "stderr"
 	FormatJSON   = "json"
 	FormatText   = "text"
+)
+
+// What the queue and the requests of an endpoint may be bounded to.
+const (
+	mostConcurrent = 64
+	leastQueue     = 8 << 20 // the largest payload, a few times
 )
 
 // leastSpool holds the largest payload a few times.
@@ -156,6 +164,12 @@ func (c *Config) Resolve(d Defaults) {
 			orElse(&f.Site, d.Site)
 			orElse(&f.Site, defaultSite)
 			orElse(&f.Compression, CompressZstd)
+			if f.Concurrency == 0 {
+				f.Concurrency = defaultConcurrency
+			}
+			if f.MaxQueue == 0 {
+				f.MaxQueue = defaultMaxQueue
+			}
 			for j := range f.AdditionalEndpoints {
 				orElse(&f.AdditionalEndpoints[j].Site, defaultSite)
 			}
@@ -248,6 +262,12 @@ func (f *DestinationConfig) validateDatadog(fault func(name, format string, args
 	if !slices.Contains(compressions, f.Compression) {
 		fault("compression", "there is no compression %q; use one of %s", f.Compression, strings.Join(compressions, ", "))
 	}
+	if f.Concurrency < 1 || f.Concurrency > mostConcurrent {
+		fault("concurrency", "%d is out of range; use 1 to %d", f.Concurrency, mostConcurrent)
+	}
+	if f.MaxQueue < leastQueue {
+		fault("max_queue", "%v is too little for a few payloads; use %v or more", f.MaxQueue, metric.Bytes(leastQueue))
+	}
 	if f.Proxy != "" && !isProxyURL(f.Proxy.Reveal()) {
 		// Not quoted: a password may be in it.
 		fault("proxy", "it is not the URL of a proxy; write one such as http://proxy.example.org:3128")
@@ -308,7 +328,7 @@ func fieldsOf(kind string) []string {
 	case TypeLogs:
 		return append(common, "output", "format", "max_bytes", "max_age", "keep")
 	case TypeDatadog:
-		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "proxy", "ca_file")
+		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "proxy", "ca_file", "concurrency", "max_queue")
 	case TypeDogStatsD:
 		return append(common, "address", "max_packet")
 	case TypeStatsD:

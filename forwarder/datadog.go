@@ -120,6 +120,7 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 		account.s.Name, account.s.Endpoint = label, true
 		e := newEndpoint(label, account, log)
 		e.post = in.post
+		e.senders, e.maxBytes = cfg.Concurrency, int64(cfg.MaxQueue)
 		e.target = withoutSecrets(in.base)
 		e.hasten = shutdown / 4 * 3
 		e.spool = spools.open(in.base, account)

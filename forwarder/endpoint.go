@@ -13,14 +13,10 @@ import (
 )
 
 const (
-	senders        = 4        // requests at once, to one endpoint
-	maxQueuedBytes = 64 << 20 // of payloads that wait in memory
-	// spoolAbove is how many bytes may wait in memory before the oldest go to disk.
-	spoolAbove = maxQueuedBytes / 4 * 3
+	defaultConcurrency = 4        // requests at once, to one endpoint
+	defaultMaxQueue    = 64 << 20 // bytes of payloads that wait in memory
 	// payloadOverhead is what a payload takes in memory besides its body.
 	payloadOverhead = 512
-	// maxRead is how many payloads of the spool may be in memory.
-	maxRead = 2 * senders
 	// oldestPoints is how old points may be for the intake to take them.
 	oldestPoints = time.Hour
 	// housekeeping is how often what is too old is looked for.
@@ -33,7 +29,7 @@ const (
 //
 //	add ─▶ memory ◀──────── oldest ──────── spool
 //	         │  └──── overflow, shutdown ─────▲
-//	         └─ newest, oldest by turns ─▶ 4 senders ─▶ delivered, dropped, or back
+//	         └─ newest, oldest by turns ─▶ senders ─▶ delivered, dropped, or back
 //
 // While requests fail, nothing is sent but one probe at a time, of the freshest
 // payload that was not tried yet: circuit. There is one for the endpoint, of which
@@ -49,6 +45,9 @@ type endpoint struct {
 	post    func(context.Context, *payload) error // an answer other than success is a *refusedError
 	spool   *spool                                // nil: there is none
 	hasten  time.Duration                         // after the end of input: when what is left goes to the spool
+
+	senders  int   // requests at once
+	maxBytes int64 // of payloads in memory
 
 	ended chan struct{} // closed by finish
 
@@ -112,8 +111,17 @@ func (w *waiting) yields(other *waiting, probe bool) bool {
 	return other.compare(w) > 0
 }
 
+// spoolAbove is how many bytes may wait in memory before the oldest go to disk.
+func (e *endpoint) spoolAbove() int64 { return e.maxBytes / 4 * 3 }
+
+// maxRead is how many payloads of the spool may be in memory.
+func (e *endpoint) maxRead() int { return 2 * e.senders }
+
 func newEndpoint(label string, account *books, log *slog.Logger) *endpoint {
-	e := &endpoint{label: label, account: account, log: log.With("forwarder", label), noSpool: DroppedQueueFull, ended: make(chan struct{})}
+	e := &endpoint{
+		label: label, account: account, log: log.With("forwarder", label), noSpool: DroppedQueueFull, ended: make(chan struct{}),
+		senders: defaultConcurrency, maxBytes: defaultMaxQueue,
+	}
 	e.wake = sync.NewCond(&e.mu)
 	return e
 }
@@ -126,7 +134,7 @@ func (e *endpoint) run(ctx context.Context) {
 	defer giveUp()
 	watching, endWatch := context.WithCancel(ctx)
 	var working, watch sync.WaitGroup
-	for range senders {
+	for range e.senders {
 		working.Go(func() {
 			for {
 				w, ok := e.next()
@@ -138,7 +146,7 @@ func (e *endpoint) run(ctx context.Context) {
 		})
 	}
 	if e.spool != nil {
-		for range senders {
+		for range e.senders {
 			working.Go(e.spoolOverflow)
 		}
 	}
@@ -245,7 +253,7 @@ func (e *endpoint) lane(w *waiting) *lane {
 // bound keeps the memory within its limit; mu must be held.
 func (e *endpoint) bound() {
 	var points uint64
-	for e.bytes > maxQueuedBytes {
+	for e.bytes > e.maxBytes {
 		old := e.oldest(func(w *waiting) bool { return w.record == nil })
 		if old == nil {
 			break // the rest is being spooled, or in the spool
@@ -256,7 +264,7 @@ func (e *endpoint) bound() {
 	if points > 0 {
 		e.account.dropped(points, e.noSpool)
 		e.log.Error("dropped the oldest points: too many wait to be sent", "points", points, "reason", e.noSpool.String(),
-			"limit", metric.Bytes(maxQueuedBytes))
+			"limit", metric.Bytes(e.maxBytes))
 	}
 }
 
@@ -375,7 +383,7 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 		oldest = newest
 	}
 	// The spool's is for a turn of the backlog, or for want of anything else.
-	if e.spool != nil && !e.finished && e.read < maxRead && (newest == nil || !probe && !e.fresh) {
+	if e.spool != nil && !e.finished && e.read < e.maxRead() && (newest == nil || !probe && !e.fresh) {
 		first := e.spool.stats().Oldest
 		if !first.IsZero() && (oldest == nil || first.Before(oldest.start)) {
 			if !e.readAt.After(now) {

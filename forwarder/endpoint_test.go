@@ -234,8 +234,8 @@ func TestAnOutage(t *testing.T) {
 		synctest.Wait()
 		all, top := r.intake.seen()
 		after := slices.DeleteFunc(all, func(s sent) bool { return !s.ok })
-		if top != senders {
-			t.Errorf("%d requests at once after the outage, want %d", top, senders)
+		if top != defaultConcurrency {
+			t.Errorf("%d requests at once after the outage, want %d", top, defaultConcurrency)
 		}
 		// The probe is fresh, then the turns begin.
 		var fresh, old []time.Time
@@ -315,7 +315,7 @@ func TestOverflowGoesToTheSpool(t *testing.T) {
 		r.give(uint64(i+1), begun.Add(time.Duration(i)*time.Second), size)
 		for { // as slow as the disk
 			r.mu.Lock()
-			low := r.bytes <= spoolAbove
+			low := r.bytes <= r.spoolAbove()
 			r.mu.Unlock()
 			checkIdentity(t, account.snapshot())
 			if low {
@@ -366,7 +366,7 @@ func TestOverflowIsCounted(t *testing.T) {
 				}
 			}
 			s := r.check(t)
-			if s.Queued > 15+senders || s.Dropped[test.want] < 15-senders || s.Dropped[test.want] != s.DroppedInAll() {
+			if s.Queued > 15+defaultConcurrency || s.Dropped[test.want] < 15-defaultConcurrency || s.Dropped[test.want] != s.DroppedInAll() {
 				t.Errorf("stats = %+v", s)
 			}
 			r.cancel()

@@ -107,7 +107,7 @@ func (e *endpoint) surplus(now time.Time) *waiting {
 			return !w.stays && (e.hurried || e.whole.open || e.lane(w).circuit.open || w.attempts > 0 || w.record != nil)
 		})
 	}
-	if e.bytes <= spoolAbove || now.Before(e.writeAt) {
+	if e.bytes <= e.spoolAbove() || now.Before(e.writeAt) {
 		return nil
 	}
 	return e.oldest(func(w *waiting) bool { return !w.stays && w.record == nil })

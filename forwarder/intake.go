@@ -36,8 +36,8 @@ type intake struct {
 // newClient returns a client for one endpoint.
 func newClient(cfg *DestinationConfig) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone() // HTTP/2, and the environment's proxy
-	transport.MaxConnsPerHost = senders + 1                      // one for the validation of the key
-	transport.MaxIdleConnsPerHost = senders
+	transport.MaxConnsPerHost = cfg.Concurrency + 1              // one for the validation of the key
+	transport.MaxIdleConnsPerHost = cfg.Concurrency
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.CAFile != "" {
 		pool, err := certificates(cfg.CAFile)

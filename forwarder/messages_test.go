@@ -279,7 +279,7 @@ func TestBooksCloseOverMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := &metric.Batch{Start: time.Now(), Interval: 10 * time.Second}
-		const n = 2 * maxQueuedBytes / 2_300_000
+		const n = 2 * defaultMaxQueue / 2_300_000
 		e := metric.Event{Title: "noise", Text: noise(random, 2_300_000), Time: start.Unix(), Priority: "low", AlertType: "info"}
 		b.Events = slices.Repeat([]metric.Event{e}, n) // each in a payload of its own
 		batches := make(chan *metric.Batch, 1)

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -81,10 +83,32 @@ func TestTheOpenIntervalIsFlushedAtTheEnd(t *testing.T) {
 	}
 }
 
-// An intake that is down costs the shutdown timeout and exit code 2; a second
-// signal does not wait for it.
+// With an intake that is down what is left goes to the spool, and nothing is lost. An
+// agent without a spool waits for the shutdown timeout and ends with exit code 2; a
+// second signal does not wait for it.
 func TestShutdownWithTheIntakeDown(t *testing.T) {
 	settings := []string{"WEIR_FLUSH_INTERVAL=1s", "DD_API_KEY=" + testkit.APIKey, "DD_URL=http://127.0.0.1:1"}
+	t.Run("with a spool", func(t *testing.T) {
+		var up atomic.Bool
+		intake := testkit.NewIntake(t)
+		intake.Fault = func(*http.Request) int {
+			if up.Load() {
+				return 0
+			}
+			return http.StatusServiceUnavailable
+		}
+		settings := append(toIntake(intake), "WEIR_STATE_DIR="+t.TempDir(), "WEIR_SHUTDOWN_TIMEOUT=10m")
+		p := start(t, build(t), settings...)
+		sendLines(t, p.address, "a:1|c")
+		if code := p.stop(t); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+		up.Store(true)
+		p = start(t, build(t), settings...)
+		eventually(t, "the next agent delivers it", func() bool { return near(newTotals(intake).counts["a"], 1) })
+		_ = p.stop(t)
+	})
+	settings = append(settings, "WEIR_SPOOL_ENABLED=false")
 	t.Run("one signal", func(t *testing.T) {
 		p := start(t, build(t), append(settings, "WEIR_SHUTDOWN_TIMEOUT=100ms")...)
 		sendLines(t, p.address, "a:1|c")

@@ -50,6 +50,7 @@ type DestinationConfig struct {
 
 	AdditionalEndpoints []EndpointConfig `yaml:"additional_endpoints"` // datadog
 	Compression         string           `yaml:"compression"`          // datadog: one of the Compress constants
+	Series              string           `yaml:"series"`               // datadog: one of the Series constants
 	Proxy               metric.Secret    `yaml:"proxy"`                // datadog: a URL, perhaps with a password; "": the environment's
 	CAFile              string           `yaml:"ca_file"`              // datadog: certificates in PEM, besides the system's
 
@@ -82,6 +83,12 @@ const (
 	OutputStderr = "stderr"
 	FormatJSON   = "json"
 	FormatText   = "text"
+)
+
+// Forms that series are sent in.
+const (
+	SeriesProtobuf = "protobuf"
+	SeriesJSON     = "json"
 )
 
 // leastSpool holds the largest payload a few times.
@@ -156,6 +163,7 @@ func (c *Config) Resolve(d Defaults) {
 			orElse(&f.Site, d.Site)
 			orElse(&f.Site, defaultSite)
 			orElse(&f.Compression, CompressZstd)
+			orElse(&f.Series, SeriesProtobuf)
 			for j := range f.AdditionalEndpoints {
 				orElse(&f.AdditionalEndpoints[j].Site, defaultSite)
 			}
@@ -248,6 +256,9 @@ func (f *DestinationConfig) validateDatadog(fault func(name, format string, args
 	if !slices.Contains(compressions, f.Compression) {
 		fault("compression", "there is no compression %q; use one of %s", f.Compression, strings.Join(compressions, ", "))
 	}
+	if f.Series != SeriesProtobuf && f.Series != SeriesJSON {
+		fault("series", "there is no form %q; use protobuf or json", f.Series)
+	}
 	if f.Proxy != "" && !isProxyURL(f.Proxy.Reveal()) {
 		// Not quoted: a password may be in it.
 		fault("proxy", "it is not the URL of a proxy; write one such as http://proxy.example.org:3128")
@@ -308,7 +319,7 @@ func fieldsOf(kind string) []string {
 	case TypeLogs:
 		return append(common, "output", "format", "max_bytes", "max_age", "keep")
 	case TypeDatadog:
-		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "proxy", "ca_file")
+		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "series", "proxy", "ca_file")
 	case TypeDogStatsD:
 		return append(common, "address", "max_packet")
 	case TypeStatsD:

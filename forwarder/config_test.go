@@ -18,16 +18,16 @@ func TestResolve(t *testing.T) {
 		},
 		"an API key in the environment": {
 			env:  Defaults{APIKey: "k"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.com", Compression: "zstd"}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.com", Compression: "zstd", Series: "protobuf"}},
 		},
 		"a site and a URL in the environment": {
 			env:  Defaults{APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy", Compression: "zstd"}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy", Compression: "zstd", Series: "protobuf"}},
 		},
 		"what the file says comes first": {
 			cfg:  []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com"}, {Type: "logs", Format: "text"}},
 			env:  Defaults{APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com", Compression: "zstd"}, {Type: "logs", Output: "stdout", Format: "text", Keep: 5}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com", Compression: "zstd", Series: "protobuf"}, {Type: "logs", Output: "stdout", Format: "text", Keep: 5}},
 		},
 	}
 	for name, test := range tests {

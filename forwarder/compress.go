@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"hash"
-	"hash/adler32"
 	"hash/crc32"
 	"io"
 
@@ -30,8 +28,8 @@ var compressions = []string{CompressZstd, CompressGzip, CompressDeflate, Compres
 // taken back when it turns out to be too much.
 type body struct {
 	compression string
-	stream      stream      // that writes to out; nil: none
-	hash        hash.Hash32 // of what went in, as the ending wants it; nil: it wants none
+	stream      stream                               // that writes to out; nil: none
+	checksum    func(sum uint32, more []byte) uint32 // nil: there is none
 	out         []byte
 	bodyState
 }
@@ -40,7 +38,7 @@ type body struct {
 type bodyState struct {
 	length int    // of out
 	size   int    // before compression
-	sum    uint32 // of hash
+	sum    uint32 // of all of it
 }
 
 // stream is a compressor that begins anew after Reset. After Flush all that was written
@@ -51,13 +49,10 @@ type stream interface {
 	Reset(io.Writer)
 }
 
-// What stands at the ends of bodies. The streams of gzip and zlib are made by flate,
-// whose own ending is an empty stored block; that of zstd is an empty raw block.
+// What bodies begin with. The streams of gzip and zlib are made by flate.
 var (
-	gzipHeader    = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}
-	zlibHeader    = []byte{0x78, 0x9c}
-	deflateEnding = []byte{1, 0, 0, 0xff, 0xff}
-	zstdEnding    = []byte{1, 0, 0}
+	gzipHeader = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}
+	zlibHeader = []byte{0x78, 0x9c}
 )
 
 // newBody returns the maker of bodies of a configured compression or a
@@ -72,10 +67,10 @@ func newBody(compression string) (*body, error) {
 		b.stream, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 			zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
 	case CompressGzip:
-		b.hash = crc32.NewIEEE()
+		b.checksum = func(sum uint32, more []byte) uint32 { return crc32.Update(sum, crc32.IEEETable, more) }
 		b.stream, err = flate.NewWriter(nil, flate.DefaultCompression)
 	case CompressDeflate:
-		b.hash = adler32.New()
+		b.checksum = adler32
 		b.stream, err = flate.NewWriter(nil, flate.DefaultCompression)
 	case CompressNone, "":
 	default:
@@ -87,6 +82,14 @@ func newBody(compression string) (*body, error) {
 	return b, nil
 }
 
+// contentEncoding returns the header that goes with a compression; "": none.
+func contentEncoding(compression string) string {
+	if compression == CompressNone {
+		return ""
+	}
+	return compression
+}
+
 // Write takes what the stream has compressed.
 func (b *body) Write(p []byte) (int, error) {
 	b.out = append(b.out, p...)
@@ -95,29 +98,24 @@ func (b *body) Write(p []byte) (int, error) {
 
 // begin begins an empty body and forgets the last.
 func (b *body) begin() {
-	b.out = b.out[:0]
+	b.out, b.bodyState = b.out[:0], bodyState{}
 	switch b.compression {
 	case CompressGzip:
 		b.out = append(b.out, gzipHeader...)
 	case CompressDeflate:
 		b.out = append(b.out, zlibHeader...)
+		b.sum = 1
 	}
-	if b.hash != nil {
-		b.hash.Reset()
-	}
+	b.length = len(b.out)
 	if b.stream != nil {
 		b.stream.Reset(b)
 	}
-	b.size = 0
-	b.settle()
 }
 
 // add appends a piece that is made of two parts.
 func (b *body) add(part, more []byte) {
 	for _, p := range [...][]byte{part, more} {
-		if b.hash != nil {
-			b.hash.Write(p) // never fails
-		}
+		b.count(p)
 		if b.stream == nil {
 			b.out = append(b.out, p...)
 		} else if _, err := b.stream.Write(p); err != nil {
@@ -129,68 +127,92 @@ func (b *body) add(part, more []byte) {
 			panic("BUG: compressing into memory: " + err.Error())
 		}
 	}
-	b.size += len(part) + len(more)
-	b.settle()
+	b.length = len(b.out)
 }
 
-func (b *body) settle() {
-	b.length = len(b.out)
-	if b.hash != nil {
-		b.sum = b.hash.Sum32()
+// count takes note of what goes in.
+func (b *body) count(p []byte) {
+	b.size += len(p)
+	if b.checksum != nil {
+		b.sum = b.checksum(b.sum, p)
 	}
 }
 
-// takeBack forgets what was added since. After it only end may follow.
+// takeBack forgets what was added since. After it only end may follow, as the stream
+// remembers what is gone.
 func (b *body) takeBack(to bodyState) {
 	b.bodyState = to
 	b.out = b.out[:to.length]
 }
 
-// end completes the body and returns it. It is valid until begin.
-func (b *body) end() []byte {
+// mostInBlock is what a block that is stored as it is may hold, of all compressions.
+const mostInBlock = 65_535
+
+// end appends a last, short piece, as it is, completes the body and returns it. It is
+// valid until begin.
+//
+//	zstd:          a raw block for each part: 3 bytes of last | raw<<1 | length<<3
+//	gzip, deflate: a stored block for each part: last, 2 bytes of length, the same inverted; then the sums
+func (b *body) end(after []byte) []byte {
+	b.count(after)
+	if b.stream == nil {
+		b.out = append(b.out, after...)
+		return b.out
+	}
+	for last := byte(0); last == 0; {
+		part := after[:min(len(after), mostInBlock)]
+		after = after[len(part):]
+		if len(after) == 0 {
+			last = 1
+		}
+		n := uint32(len(part))
+		if b.compression == CompressZstd {
+			b.out = append(b.out, last|byte(n<<3), byte(n>>5), byte(n>>13))
+		} else {
+			b.out = append(b.out, last, byte(n), byte(n>>8), ^byte(n), ^byte(n>>8))
+		}
+		b.out = append(b.out, part...)
+	}
 	switch b.compression {
-	case CompressZstd:
-		b.out = append(b.out, zstdEnding...)
 	case CompressGzip:
-		b.out = append(b.out, deflateEnding...)
 		b.out = binary.LittleEndian.AppendUint32(b.out, b.sum)
 		b.out = binary.LittleEndian.AppendUint32(b.out, uint32(b.size))
 	case CompressDeflate:
-		b.out = append(b.out, deflateEnding...)
 		b.out = binary.BigEndian.AppendUint32(b.out, b.sum)
 	}
 	return b.out
 }
 
-// ending returns how many bytes end appends.
-func (b *body) ending() int {
+// ending returns how many bytes end appends for a last piece of n bytes.
+func (b *body) ending(n int) int {
+	blocks := max(1, (n+mostInBlock-1)/mostInBlock)
 	switch b.compression {
 	case CompressZstd:
-		return len(zstdEnding)
+		return n + blocks*3
 	case CompressGzip:
-		return len(deflateEnding) + 8
+		return n + blocks*5 + 8
 	case CompressDeflate:
-		return len(deflateEnding) + 4
+		return n + blocks*5 + 4
 	}
-	return 0
+	return n
 }
 
-// most returns how many bytes a piece of n bytes may become at most: what does not
-// shrink is stored.
-func (b *body) most(n int) int {
-	const blockHeaders, inBlock = 16, 16 << 10
-	if b.stream == nil || n == 0 {
-		return n
+// adler32 goes on with the checksum of zlib. (hash/adler32 cannot go on from a sum.)
+func adler32(sum uint32, more []byte) uint32 {
+	const (
+		modulus = 65_521
+		chunk   = 5552 // as many bytes as no sum overflows for
+	)
+	low, high := sum&0xffff, sum>>16
+	for len(more) > 0 {
+		n := min(len(more), chunk)
+		for _, c := range more[:n] {
+			low += uint32(c)
+			high += low
+		}
+		low, high, more = low%modulus, high%modulus, more[n:]
 	}
-	return n + (n/inBlock+1)*blockHeaders
-}
-
-// contentEncoding returns the header that goes with a compression; "": none.
-func contentEncoding(compression string) string {
-	if compression == CompressNone {
-		return ""
-	}
-	return compression
+	return high<<16 | low
 }
 
 // decompress returns what was compressed for a Content-Encoding, if it is no more

@@ -84,9 +84,9 @@ type packer struct {
 
 	seriesAsJSON bool
 
-	emit     func(payload)
-	drop     func(points uint64, why DropReason)
-	start    time.Time
+	emit  func(payload)
+	drop  func(points uint64, why DropReason)
+	start time.Time
 
 	raw    []byte // the piece: records of one section, each with what stands before it
 	spans  []span // of the records in raw
@@ -123,12 +123,7 @@ func (p *packer) pack(b *metric.Batch, emit func(payload), drop func(points uint
 	p.start, p.emit, p.drop = b.Start, emit, drop
 	for _, s := range [...]section{
 		p.seriesSection(b),
-		{
-			route: &sketchRoute, n: len(b.Sketches), noun: "metric",
-			append: func(dst []byte, i int) []byte { return p.encoder.sketch(dst, b, &b.Sketches[i]) },
-			after:  sketchTrailer,
-			name:   func(i int) string { return b.Sketches[i].Context.Name() },
-		},
+		p.sketchSection(b),
 		checkSection(b.Checks),
 		eventSection(b.Events, b.AgentHost),
 	} {
@@ -149,6 +144,15 @@ func (p *packer) seriesSection(b *metric.Batch) section {
 		s.before, s.after = beforeSeriesJSON, afterSeriesJSON
 	}
 	return s
+}
+
+func (p *packer) sketchSection(b *metric.Batch) section {
+	return section{
+		route: &sketchRoute, n: len(b.Sketches), noun: "metric",
+		append: func(dst []byte, i int) []byte { return p.encoder.sketch(dst, b, &b.Sketches[i]) },
+		after:  sketchTrailer,
+		name:   func(i int) string { return b.Sketches[i].Context.Name() },
+	}
 }
 
 // packSection gathers records into payloads within the limits of their route.
@@ -192,11 +196,11 @@ func (p *packer) packSection(s *section) {
 
 // room returns how large the next piece may become.
 func (p *packer) room(s *section) int {
-	left := s.route.limits.compressed - p.body.ending() - p.body.most(len(s.after))
+	const headers = 64 // of a piece that does not shrink
+	left := s.route.limits.compressed - p.body.ending(len(s.after)) - headers
 	if p.points > 0 {
 		left -= p.body.length
 	}
-	left -= p.body.most(mostInPiece) - mostInPiece
 	return max(min(left, mostInPiece), leastInPiece)
 }
 
@@ -252,7 +256,7 @@ func (p *packer) add(s *section, from, to int) bool {
 	}
 	before := p.body.bodyState
 	p.body.add(p.prefix, records)
-	if p.body.length+p.body.most(len(s.after))+p.body.ending() > s.route.limits.compressed {
+	if p.body.length+p.body.ending(len(s.after)) > s.route.limits.compressed {
 		p.body.takeBack(before)
 		return false
 	}
@@ -265,9 +269,6 @@ func (p *packer) finish(s *section) {
 	if p.points == 0 {
 		return
 	}
-	if len(s.after) > 0 {
-		p.body.add(s.after, nil)
-	}
-	p.emit(payload{route: s.route, encoding: p.encoding, body: append([]byte(nil), p.body.end()...), points: uint64(p.points), start: p.start})
+	p.emit(payload{route: s.route, encoding: p.encoding, body: append([]byte(nil), p.body.end(s.after)...), points: uint64(p.points), start: p.start})
 	p.points = 0
 }

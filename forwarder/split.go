@@ -48,7 +48,7 @@ func split(p *payload) (halves [2]payload, alone string, err error) {
 		half := contents{c.route, items, c.after}
 		z.begin()
 		z.add(half.pack(), nil)
-		halves[i] = payload{route: p.route, encoding: p.encoding, body: slices.Clone(z.end()), points: uint64(len(items)), start: p.start}
+		halves[i] = payload{route: p.route, encoding: p.encoding, body: slices.Clone(z.end(nil)), points: uint64(len(items)), start: p.start}
 	}
 	return halves, "", nil
 }

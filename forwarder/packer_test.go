@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -196,17 +197,19 @@ func TestPackingKeepsTheLimits(t *testing.T) {
 	}
 }
 
+var fuzzNoise = sync.OnceValue(func() string { return noise(rand.New(rand.NewPCG(1, 1)), 7<<20) })
+
 // FuzzPacking lets the fuzzer choose what each record is: its size, how well it
 // shrinks, and, of an event, whether another source begins.
 func FuzzPacking(f *testing.F) {
 	f.Add(uint8(0), uint8(0), []byte{1, 0, 0, 2, 255, 255, 0, 9, 9})
 	f.Add(uint8(4), uint8(1), []byte{1, 255, 255, 130, 3, 3, 1, 255, 255})
 	f.Fuzz(func(t *testing.T, kind, compression uint8, records []byte) {
-		random := noise(rand.New(rand.NewPCG(1, 1)), 8<<20)
+		random := fuzzNoise()
 		b := &metric.Batch{Start: start, Interval: 10 * time.Second, AgentHost: "web-1"}
 		asked := packKinds[int(kind)%len(packKinds)]
 		total := 0
-		for n := 0; len(records) >= 3 && total < 24<<20; n++ {
+		for n := 0; len(records) >= 3 && total < 8<<20; n++ {
 			size := int(binary.LittleEndian.Uint16(records[1:])) * []int{1, 1, 16, 96}[records[0]>>6]
 			var text string
 			switch records[0] & 3 {

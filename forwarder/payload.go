@@ -121,6 +121,7 @@ func newPacker(compression string, log *slog.Logger) (*packer, error) {
 // into none.
 func (p *packer) pack(b *metric.Batch, emit func(payload), drop func(points uint64, why DropReason)) {
 	p.start, p.emit, p.drop = b.Start, emit, drop
+	p.encoder.begin(b)
 	for _, s := range [...]section{
 		p.seriesSection(b),
 		p.sketchSection(b),

@@ -25,7 +25,8 @@ func beforeSeriesJSON(dst []byte, _ int, first bool) []byte {
 
 // seriesJSON is series in the other form.
 func (e *encoder) seriesJSON(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	dst = appendJSONString(append(dst, `{"metric":`...), validUTF8(s.Context.Name()), s.Suffix)
+	c := inUTF8(s.Context)
+	dst = appendJSONString(append(dst, `{"metric":`...), c.Name(), s.Suffix)
 	dst = appendInt(append(dst, `,"type":`...), int64(s.Type))
 	dst = appendInt(append(dst, `,"points":[{"timestamp":`...), timeOf(s, b))
 	dst = appendJSONNumber(append(dst, `,"value":`...), s.Value)
@@ -38,17 +39,17 @@ func (e *encoder) seriesJSON(dst []byte, b *metric.Batch, s *metric.Series) []by
 		} else {
 			dst = append(dst, ',')
 		}
-		dst = appendJSONString(append(dst, `{"type":`...), validUTF8(kind), "")
-		dst = append(appendJSONString(append(dst, `,"name":`...), validUTF8(name), ""), '}')
+		dst = appendJSONString(append(dst, `{"type":`...), kind, "")
+		dst = append(appendJSONString(append(dst, `,"name":`...), name, ""), '}')
 	}
-	if host := s.Context.Host(b.AgentHost); host != "" {
-		add("host", host)
+	if host := c.Host(b.AgentHost); host != "" {
+		add("host", validUTF8(host))
 	}
-	if device := s.Context.Device(); device != "" {
+	if device := c.Device(); device != "" {
 		add("device", device)
 	}
 	tags := 0
-	for tag := range s.Context.Tags() {
+	for tag := range c.Tags() {
 		if !isResource(tag) {
 			tags++
 		} else if kind, name, ok := resourceOf(tag); ok {
@@ -60,11 +61,11 @@ func (e *encoder) seriesJSON(dst []byte, b *metric.Batch, s *metric.Series) []by
 	}
 	if tags > 0 {
 		dst = append(dst, `,"tags":[`...)
-		for tag := range s.Context.Tags() {
+		for tag := range c.Tags() {
 			if isResource(tag) {
 				continue
 			}
-			dst = append(appendJSONString(dst, validUTF8(tag), ""), ',')
+			dst = append(appendJSONString(dst, tag, ""), ',')
 		}
 		dst[len(dst)-1] = ']'
 	}

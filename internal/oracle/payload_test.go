@@ -31,6 +31,9 @@ type capture struct {
 }
 
 func (c *capture) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet { // is the key valid?
+		return
+	}
 	raw, err := decompress(r)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,6 +64,7 @@ func deliver(t *testing.T, b *metric.Batch) map[string][][]byte {
 	server := httptest.NewServer(got)
 	defer server.Close()
 	cfg := forwarder.DefaultConfig()
+	cfg.Spool.Enabled = false
 	cfg.Forwarders = []forwarder.DestinationConfig{{Type: forwarder.TypeDatadog, APIKey: "0123456789abcdef0123456789abcdef", URL: server.URL}}
 	cfg.Resolve(forwarder.Defaults{})
 	if err := cfg.Validate(); err != nil {

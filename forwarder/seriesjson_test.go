@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,5 +128,52 @@ func TestSeriesAsJSONAreSplit(t *testing.T) {
 	p.pack(b, func(made payload) { whole = made }, func(uint64, DropReason) { t.Error("dropped a point") })
 	if _, alone, err := split(&whole); err != nil || !strings.HasPrefix(alone, "0.") {
 		t.Errorf("alone = %q, %v", alone, err)
+	}
+}
+
+// What was spooled as JSON is sent as JSON by the next agent, whatever it is configured
+// to make.
+func TestSeriesAsJSONComeBackFromTheSpool(t *testing.T) {
+	intake := testkit.NewIntake(t)
+	var down atomic.Bool
+	down.Store(true)
+	intake.Fault = func(*http.Request) int {
+		if down.Load() {
+			return http.StatusServiceUnavailable
+		}
+		return 0
+	}
+	cfg := toDatadog(intake.URL)
+	cfg.StateDir, cfg.Spool.Enabled, cfg.ShutdownTimeout = t.TempDir(), true, time.Second
+	cfg.Forwarders[0].Series = SeriesJSON
+	b := example()
+	b.Start, b.Sketches = time.Now().UTC(), nil
+	if f, _ := deliver(t, cfg, b); f.Stats()[0].Spooled != uint64(len(b.Series)) {
+		t.Fatalf("stats = %+v", f.Stats()[0])
+	}
+	down.Store(false)
+	cfg.ShutdownTimeout, cfg.Forwarders[0].Series = time.Minute, SeriesProtobuf
+	cfg.Resolve(Defaults{})
+	f, err := New(cfg, "weir/1.2.3", discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	batches, done := make(chan *metric.Batch), make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Run(batches)
+	}()
+	for f.Stats()[0].Spooled > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(batches)
+	<-done
+	if s := f.Stats()[0]; s.Delivered != uint64(len(b.Series)) || len(intake.Points()) != len(b.Series) || len(intake.Problems()) > 0 {
+		t.Errorf("%d points arrived, problems %q, stats = %+v", len(intake.Points()), intake.Problems(), s)
+	}
+	for _, r := range intake.Requests() {
+		if got := r.Header.Get("Content-Type"); got != typeJSON {
+			t.Errorf("Content-Type = %q", got)
+		}
 	}
 }

@@ -140,7 +140,7 @@ histogram: {aggregates: [sum]}
 	if !reflect.DeepEqual(a.Histogram.Aggregates, []string{"sum"}) || !reflect.DeepEqual(a.Histogram.Percentiles, []float64{0.5, 0.99}) {
 		t.Errorf("histogram = %+v", a.Histogram)
 	}
-	want := []forwarder.DestinationConfig{{Type: "datadog", APIKey: "key", Site: "datadoghq.eu", Compression: "zstd", Concurrency: 4, MaxQueue: 64 << 20}}
+	want := []forwarder.DestinationConfig{{Type: "datadog", APIKey: "key", Site: "datadoghq.eu", Compression: "zstd", Series: "protobuf", Concurrency: 4, MaxQueue: 64 << 20}}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
 		t.Errorf("forwarders (-want +got):\n%s", diff)
 	}
@@ -152,7 +152,7 @@ func TestForwardersFromTheEnvironment(t *testing.T) {
 	cfg := load(t, "forwarders: [{type: logs}]")
 	want := []forwarder.DestinationConfig{
 		{Type: "logs", Output: "stdout", Format: "text", Keep: 5},
-		{Type: "datadog", APIKey: "k", URL: "http://127.0.0.1:1", Site: "datadoghq.com", Compression: "zstd", Concurrency: 4, MaxQueue: 64 << 20},
+		{Type: "datadog", APIKey: "k", URL: "http://127.0.0.1:1", Site: "datadoghq.com", Compression: "zstd", Series: "protobuf", Concurrency: 4, MaxQueue: 64 << 20},
 	}
 	if diff := cmp.Diff(want, cfg.Forwarder.Forwarders); diff != "" {
 		t.Errorf("forwarders (-want +got):\n%s", diff)

@@ -50,6 +50,7 @@ type DestinationConfig struct {
 
 	AdditionalEndpoints []EndpointConfig `yaml:"additional_endpoints"` // datadog
 	Compression         string           `yaml:"compression"`          // datadog: one of the Compress constants
+	Series              string           `yaml:"series"`               // datadog: one of the Series constants
 	Proxy               metric.Secret    `yaml:"proxy"`                // datadog: a URL, perhaps with a password; "": the environment's
 	CAFile              string           `yaml:"ca_file"`              // datadog: certificates in PEM, besides the system's
 	Concurrency         int              `yaml:"concurrency"`          // datadog: requests at once, to each endpoint
@@ -90,6 +91,12 @@ const (
 const (
 	mostConcurrent = 64
 	leastQueue     = 8 << 20 // the largest payload, a few times
+)
+
+// Forms that series are sent in.
+const (
+	SeriesProtobuf = "protobuf"
+	SeriesJSON     = "json"
 )
 
 // leastSpool holds the largest payload a few times.
@@ -170,6 +177,7 @@ func (c *Config) Resolve(d Defaults) {
 			if f.MaxQueue == 0 {
 				f.MaxQueue = defaultMaxQueue
 			}
+			orElse(&f.Series, SeriesProtobuf)
 			for j := range f.AdditionalEndpoints {
 				orElse(&f.AdditionalEndpoints[j].Site, defaultSite)
 			}
@@ -268,6 +276,9 @@ func (f *DestinationConfig) validateDatadog(fault func(name, format string, args
 	if f.MaxQueue < leastQueue {
 		fault("max_queue", "%v is too little for a few payloads; use %v or more", f.MaxQueue, metric.Bytes(leastQueue))
 	}
+	if f.Series != SeriesProtobuf && f.Series != SeriesJSON {
+		fault("series", "there is no form %q; use protobuf or json", f.Series)
+	}
 	if f.Proxy != "" && !isProxyURL(f.Proxy.Reveal()) {
 		// Not quoted: a password may be in it.
 		fault("proxy", "it is not the URL of a proxy; write one such as http://proxy.example.org:3128")
@@ -328,7 +339,7 @@ func fieldsOf(kind string) []string {
 	case TypeLogs:
 		return append(common, "output", "format", "max_bytes", "max_age", "keep")
 	case TypeDatadog:
-		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "proxy", "ca_file", "concurrency", "max_queue")
+		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "series", "proxy", "ca_file", "concurrency", "max_queue")
 	case TypeDogStatsD:
 		return append(common, "address", "max_packet")
 	case TypeStatsD:

@@ -18,16 +18,16 @@ func TestResolve(t *testing.T) {
 		},
 		"an API key in the environment": {
 			env:  Defaults{APIKey: "k"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.com", Compression: "zstd", Concurrency: 4, MaxQueue: 64 << 20}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.com", Compression: "zstd", Series: "protobuf", Concurrency: 4, MaxQueue: 64 << 20}},
 		},
 		"a site and a URL in the environment": {
 			env:  Defaults{APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy", Compression: "zstd", Concurrency: 4, MaxQueue: 64 << 20}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy", Compression: "zstd", Series: "protobuf", Concurrency: 4, MaxQueue: 64 << 20}},
 		},
 		"what the file says comes first": {
 			cfg:  []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com"}, {Type: "logs", Format: "text"}},
 			env:  Defaults{APIKey: "k", Site: "datadoghq.eu", URL: "http://proxy"},
-			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com", Compression: "zstd", Concurrency: 4, MaxQueue: 64 << 20}, {Type: "logs", Output: "stdout", Format: "text", Keep: 5}},
+			want: []DestinationConfig{{Type: "datadog", APIKey: "f", Site: "us3.datadoghq.com", Compression: "zstd", Series: "protobuf", Concurrency: 4, MaxQueue: 64 << 20}, {Type: "logs", Output: "stdout", Format: "text", Keep: 5}},
 		},
 	}
 	for name, test := range tests {

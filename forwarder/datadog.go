@@ -95,6 +95,7 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 	if err != nil {
 		return nil, err
 	}
+	packer.seriesAsJSON = cfg.Series == SeriesJSON
 	d := &datadog{label: name, packer: packer, log: log}
 	defer func() {
 		if err != nil {

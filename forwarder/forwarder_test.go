@@ -452,22 +452,3 @@ func TestWhereTheSitesAre(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkPack(b *testing.B) {
-	batch := &metric.Batch{Start: start, Interval: 10 * time.Second, AgentHost: "web-1"}
-	for i := range 100_000 {
-		batch.Series = append(batch.Series, metric.Series{
-			Context: contextOf(metric.Counter, fmt.Sprintf("web.requests.%d", i%100), metric.Host{}, "", "env:prod", fmt.Sprintf("route:%d", i), "status:200"),
-			Value:   float64(i%1000) / 10, Type: metric.Rate,
-		})
-	}
-	p, err := newPacker(CompressZstd, discard())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		p.pack(batch, func(payload) {}, func(uint64, DropReason) {})
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(batch.Series)), "ns/series")
-}

@@ -99,7 +99,8 @@ func (in *intake) post(ctx context.Context, p *payload) error {
 
 // request makes the request that delivers a payload.
 func (in *intake) request(ctx context.Context, p *payload) (*http.Request, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, in.base+p.route.path, bytes.NewReader(p.body))
+	path, _, _ := strings.Cut(p.route.path, "#")
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, in.base+path, bytes.NewReader(p.body))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ var (
 
 // route is where a payload goes and what it must look like.
 type route struct {
-	path        string
+	path        string // of the URL; behind a "#", which is not sent, what tells it from another with the same URL
 	contentType string
 	limits      limits
 }
@@ -34,14 +34,15 @@ const (
 )
 
 var (
-	seriesRoute = route{"/api/v2/series", typeProtobuf, seriesLimits}
-	sketchRoute = route{"/api/beta/sketches", typeProtobuf, otherLimits}
-	checkRoute  = route{"/api/v1/check_run", typeJSON, otherLimits}
-	eventRoute  = route{"/intake/", typeJSON, otherLimits}
+	seriesRoute     = route{"/api/v2/series", typeProtobuf, seriesLimits}
+	seriesJSONRoute = route{"/api/v2/series#json", typeJSON, seriesLimits}
+	sketchRoute     = route{"/api/beta/sketches", typeProtobuf, otherLimits}
+	checkRoute      = route{"/api/v1/check_run", typeJSON, otherLimits}
+	eventRoute      = route{"/intake/", typeJSON, otherLimits}
 )
 
 // routes are all of them; in a spool a route is named by its path.
-var routes = [...]*route{&seriesRoute, &sketchRoute, &checkRoute, &eventRoute}
+var routes = [...]*route{&seriesRoute, &seriesJSONRoute, &sketchRoute, &checkRoute, &eventRoute}
 
 // section is the part of a batch that goes by one route: records that can be cut
 // into payloads between any two.
@@ -69,132 +70,206 @@ type payload struct {
 	start    time.Time // of the interval its points belong to
 }
 
-// packer cuts a batch into payloads. It is used by one goroutine.
+// packer cuts a batch into payloads, one after the other: in memory are a piece of
+// records and the body that it is to go into. It is used by one goroutine.
+//
+// Records are compressed by the piece, and after each piece it is known how large
+// the body has become. A piece that is too much is taken back, and the next payload
+// begins with it.
 type packer struct {
-	encoder    encoder
-	compressor compressor
-	encoding   string // that goes with the compressor
-	log        *slog.Logger
+	encoder  encoder
+	body     *body
+	encoding string // of bodies, as Content-Encoding says it
+	log      *slog.Logger
 
-	raw   []byte // records of one section, and what stands between them
-	spans []span // of the records in raw
-	first int    // number of the first of them in its section
+	seriesAsJSON bool
+
+	emit  func(payload)
+	drop  func(points uint64, why DropReason)
 	start time.Time
-	whole []byte // raw with what begins and ends a payload
-	out   []byte // compressed
 
-	// ratio is how much smaller the last payloads of a route became, to guess how
-	// many records fit into one.
-	ratio map[*route]float64
+	raw    []byte // the piece: records of one section, each with what stands before it
+	spans  []span // of the records in raw
+	first  int    // number of the first of them in its section
+	points int    // in the body
+	prefix []byte // what the body begins with
 }
 
-// span is where a record is.
-type span struct{ from, to int }
+// span is where a record is, and what separates it from the one before.
+type span struct{ separator, from, to int }
+
+// Bytes of records in a piece. The less room there is in the body, the smaller is the
+// piece, so that what does not shrink fits, down to least: a payload is full to that,
+// if its records are no larger themselves.
+const (
+	mostInPiece  = 64 << 10
+	leastInPiece = 16 << 10
+)
 
 // nameInLog is how many bytes of a name the log shows.
 const nameInLog = 200
 
 func newPacker(compression string, log *slog.Logger) (*packer, error) {
-	z, err := newCompressor(compression)
+	b, err := newBody(compression)
 	if err != nil {
 		return nil, err
 	}
-	return &packer{compressor: z, encoding: contentEncoding(compression), log: log, ratio: map[*route]float64{}}, nil
+	return &packer{body: b, encoding: contentEncoding(compression), log: log}, nil
 }
 
 // pack hands the payloads of a batch to emit, and calls drop for points that fit
 // into none.
 func (p *packer) pack(b *metric.Batch, emit func(payload), drop func(points uint64, why DropReason)) {
-	p.start = b.Start
+	p.start, p.emit, p.drop = b.Start, emit, drop
+	p.encoder.begin(b)
 	for _, s := range [...]section{
-		{
-			route: &seriesRoute, n: len(b.Series), noun: "metric",
-			append: func(dst []byte, i int) []byte { return p.encoder.series(dst, b, &b.Series[i]) },
-			name:   func(i int) string { return b.Series[i].Context.Name() + b.Series[i].Suffix },
-		},
-		{
-			route: &sketchRoute, n: len(b.Sketches), noun: "metric",
-			append: func(dst []byte, i int) []byte { return p.encoder.sketch(dst, b, &b.Sketches[i]) },
-			after:  sketchTrailer,
-			name:   func(i int) string { return b.Sketches[i].Context.Name() },
-		},
+		p.seriesSection(b),
+		p.sketchSection(b),
 		checkSection(b.Checks),
 		eventSection(b.Events, b.AgentHost),
 	} {
-		p.packSection(&s, emit, drop)
+		p.packSection(&s)
+	}
+}
+
+// seriesSection writes series in the form that is configured.
+func (p *packer) seriesSection(b *metric.Batch) section {
+	s := section{
+		route: &seriesRoute, n: len(b.Series), noun: "metric",
+		append: func(dst []byte, i int) []byte { return p.encoder.series(dst, b, &b.Series[i]) },
+		name:   func(i int) string { return b.Series[i].Context.Name() + b.Series[i].Suffix },
+	}
+	if p.seriesAsJSON {
+		s.route = &seriesJSONRoute
+		s.append = func(dst []byte, i int) []byte { return p.encoder.seriesJSON(dst, b, &b.Series[i]) }
+		s.before, s.after = beforeSeriesJSON, afterSeriesJSON
+	}
+	return s
+}
+
+func (p *packer) sketchSection(b *metric.Batch) section {
+	return section{
+		route: &sketchRoute, n: len(b.Sketches), noun: "metric",
+		append: func(dst []byte, i int) []byte { return p.encoder.sketch(dst, b, &b.Sketches[i]) },
+		after:  sketchTrailer,
+		name:   func(i int) string { return b.Sketches[i].Context.Name() },
 	}
 }
 
 // packSection gathers records into payloads within the limits of their route.
-func (p *packer) packSection(s *section, emit func(payload), drop func(points uint64, why DropReason)) {
+//
+// Hot path: once a record. No allocation but for the payloads; TestPackDoesNotAllocate
+// checks that.
+func (p *packer) packSection(s *section) {
+	most := &s.route.limits
 	p.raw, p.spans, p.first = p.raw[:0], p.spans[:0], 0
-	room := p.room(s.route)
+	room := 0
 	for i := range s.n {
-		if len(p.spans) > 0 && s.before != nil {
+		separator := len(p.raw)
+		if i > 0 && s.before != nil {
 			p.raw = s.before(p.raw, i, false)
 		}
 		from := len(p.raw)
 		p.raw = s.append(p.raw, i)
-		if len(p.spans) > 0 && len(p.raw) > room || len(p.spans) == s.route.limits.points {
-			record := append([]byte(nil), p.raw[from:]...)
-			p.seal(s, 0, len(p.spans), emit, drop)
-			p.raw, p.spans, p.first, from = append(p.raw[:0], record...), p.spans[:0], i, 0
-			room = p.room(s.route)
+		p.spans = append(p.spans, span{separator, from, len(p.raw)})
+		last := len(p.spans) - 1
+		if last > 0 && (len(p.raw) > room || p.size(s, 0, last+1) > most.uncompressed) {
+			p.place(s, 0, last)
+			p.raw = append(p.raw[:0], p.raw[separator:]...) // to the front
+			p.spans, p.first = append(p.spans[:0], span{0, from - separator, len(p.raw)}), i
+			last = 0
 		}
-		p.spans = append(p.spans, span{from, len(p.raw)})
+		if last == 0 {
+			room = p.room(s)
+			p.setPrefix(s, 0)
+		}
+		if p.points+len(p.spans) == most.points {
+			p.place(s, 0, len(p.spans))
+			p.raw, p.spans, p.first = p.raw[:0], p.spans[:0], i+1
+			if p.points == most.points {
+				p.finish(s)
+			}
+		}
 	}
-	if len(p.spans) > 0 {
-		p.seal(s, 0, len(p.spans), emit, drop)
+	p.place(s, 0, len(p.spans))
+	p.finish(s)
+}
+
+// room returns how large the next piece may become.
+func (p *packer) room(s *section) int {
+	const headers = 64 // of a piece that does not shrink
+	left := s.route.limits.compressed - p.body.ending(len(s.after)) - headers
+	if p.points > 0 {
+		left -= p.body.length
+	}
+	return max(min(left, mostInPiece), leastInPiece)
+}
+
+// setPrefix sets what stands before a record of the piece if it is the first of its
+// payload.
+func (p *packer) setPrefix(s *section, record int) {
+	p.prefix = p.prefix[:0]
+	if p.points == 0 && s.before != nil {
+		p.prefix = s.before(p.prefix, p.first+record, true)
 	}
 }
 
-// room guesses how many bytes of records fit into a payload; seal mends what does
-// not.
-func (p *packer) room(r *route) int {
-	const (
-		firstRatio = 5
-		caution    = 0.9
-	)
-	ratio, known := p.ratio[r]
-	if !known {
-		ratio = firstRatio
+// size returns what the payload has uncompressed with the records from..to of the
+// piece; the prefix must be that of from.
+func (p *packer) size(s *section, from, to int) int {
+	end := p.spans[to-1].to + len(s.after)
+	if p.points == 0 {
+		return len(p.prefix) + end - p.spans[from].from
 	}
-	return min(r.limits.uncompressed, int(caution*ratio*float64(r.limits.compressed)))
+	return p.body.size + end - p.spans[from].separator
 }
 
-// seal compresses the records from..to of raw into one payload, or in halves if
-// that is too large.
-func (p *packer) seal(s *section, from, to int, emit func(payload), drop func(points uint64, why DropReason)) {
-	raw := p.raw[p.spans[from].from:p.spans[to-1].to]
-	p.whole = p.whole[:0]
-	if s.before != nil {
-		p.whole = s.before(p.whole, p.first+from, true)
-	}
-	if len(p.whole)+len(s.after) > 0 {
-		p.whole = append(append(p.whole, raw...), s.after...)
-		raw = p.whole
-	}
-	fits := len(raw) <= s.route.limits.uncompressed
-	if fits {
-		var err error
-		if p.out, err = p.compressor.compress(p.out[:0], raw); err != nil {
-			panic("BUG: compressing into memory: " + err.Error())
+// place puts the records from..to of the piece into the payload, or, if that is too
+// much for it, into the next. What does not fit into any is dropped.
+func (p *packer) place(s *section, from, to int) {
+	for from < to && !p.add(s, from, to) {
+		switch {
+		case p.points > 0:
+			p.finish(s)
+		case to-from == 1:
+			name := s.name(p.first + from)
+			p.log.Error("dropped a point: it alone is larger than the intake takes", s.noun, name[:min(len(name), nameInLog)])
+			p.drop(1, DroppedTooLarge)
+			return
+		default: // what begins the payload is huge
+			middle := (from + to) / 2
+			p.place(s, from, middle)
+			from = middle
 		}
-		if len(raw) > 64<<10 { // less says little about a full payload
-			p.ratio[s.route] = float64(len(raw)) / float64(len(p.out))
-		}
-		fits = len(p.out) <= s.route.limits.compressed
 	}
-	switch {
-	case fits:
-		emit(payload{route: s.route, encoding: p.encoding, body: append([]byte(nil), p.out...), points: uint64(to - from), start: p.start})
-	case to-from == 1:
-		name := s.name(p.first + from)
-		p.log.Error("dropped a point: it alone is larger than the intake takes", s.noun, name[:min(len(name), nameInLog)])
-		drop(1, DroppedTooLarge)
-	default:
-		middle := (from + to) / 2
-		p.seal(s, from, middle, emit, drop)
-		p.seal(s, middle, to, emit, drop)
+}
+
+// add puts the records from..to of the piece into the payload, if they fit.
+func (p *packer) add(s *section, from, to int) bool {
+	p.setPrefix(s, from)
+	if p.size(s, from, to) > s.route.limits.uncompressed {
+		return false
 	}
+	records := p.raw[p.spans[from].separator:p.spans[to-1].to]
+	if p.points == 0 {
+		records = p.raw[p.spans[from].from:p.spans[to-1].to]
+		p.body.begin()
+	}
+	before := p.body.bodyState
+	p.body.add(p.prefix, records)
+	if p.body.length+p.body.ending(len(s.after)) > s.route.limits.compressed {
+		p.body.takeBack(before)
+		return false
+	}
+	p.points += to - from
+	return true
+}
+
+// finish hands the payload on, if there is anything in it.
+func (p *packer) finish(s *section) {
+	if p.points == 0 {
+		return
+	}
+	p.emit(payload{route: s.route, encoding: p.encoding, body: append([]byte(nil), p.body.end(s.after)...), points: uint64(p.points), start: p.start})
+	p.points = 0
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -77,87 +78,162 @@ var originOfDogStatsD = func() []byte {
 // sketchTrailer is the empty CommonMetadata that ends a SketchPayload.
 var sketchTrailer = appendBytes(nil, 2, nil)
 
-// encoder appends records. It keeps memory for the messages inside a record,
-// whose length must be known before they are written.
+// encoder appends records. It must be told of each batch before.
+//
+// What is the same in all records of a batch is kept as it stands in them.
 type encoder struct {
-	record []byte
-	inner  []byte
-	extra  []byte // the resources that tags name
+	host   []byte // the resource that is the agent's host
+	ending []byte // the interval and the metadata of a series
+	extra  []byte // the resources that tags of a series name
+}
+
+// begin makes ready for the records of a batch.
+func (e *encoder) begin(b *metric.Batch) {
+	e.host = appendResource(e.host[:0], "host", validUTF8(b.AgentHost))
+	e.ending = appendVarint(e.ending[:0], seriesInterval, uint64(b.Interval/time.Second))
+	e.ending = appendBytes(e.ending, seriesMetadata, originOfDogStatsD)
+}
+
+// inUTF8 returns c, or what it is with bytes replaced that are not UTF-8. A key is
+// valid exactly if its parts are, as line feeds separate them.
+func inUTF8(c *metric.Context) *metric.Context {
+	if utf8.ValidString(c.Key()) {
+		return c
+	}
+	return metric.NewContext([]byte(validUTF8(c.Key())))
 }
 
 // series appends a payload's record of one series.
 func (e *encoder) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	r := e.record[:0]
-	if host := s.Context.Host(b.AgentHost); host != "" {
-		r = e.resource(r, "host", host)
+	c := inUTF8(s.Context)
+	dst, from := openField(dst, payloadRecord)
+	if host, explicit := c.ExplicitHost(); !explicit {
+		dst = append(dst, e.host...)
+	} else {
+		dst = appendResource(dst, "host", host)
 	}
-	if device := s.Context.Device(); device != "" {
-		r = e.resource(r, "device", device)
-	}
-	resources := len(r)
+	dst = appendResource(dst, "device", c.Device())
+	resources := len(dst)
 	e.extra = e.extra[:0]
-	r = protowire.AppendTag(r, seriesMetric, protowire.BytesType)
-	name := validUTF8(s.Context.Name())
-	r = protowire.AppendVarint(r, uint64(len(name)+len(s.Suffix)))
-	r = append(append(r, name...), s.Suffix...)
-	for tag := range s.Context.Tags() {
+	name := c.Name()
+	dst = appendLength(append(dst, seriesMetric<<3|uint8(protowire.BytesType)), len(name)+len(s.Suffix))
+	dst = append(append(dst, name...), s.Suffix...)
+	for tag := range c.Tags() {
 		if !isResource(tag) {
-			r = appendString(r, seriesTags, tag)
+			dst = appendText(dst, seriesTags, tag)
 		} else if kind, name, ok := resourceOf(tag); ok {
-			e.extra = e.resource(e.extra, kind, name)
+			e.extra = appendResource(e.extra, kind, name)
 		}
 	}
 	if len(e.extra) > 0 {
-		r = slices.Insert(r, resources, e.extra...)
+		dst = slices.Insert(dst, resources, e.extra...)
 	}
-	e.inner = appendDouble(e.inner[:0], pointValue, s.Value)
-	e.inner = appendVarint(e.inner, pointTimestamp, uint64(timeOf(s, b)))
-	r = appendBytes(r, seriesPoints, e.inner)
-	r = appendVarint(r, seriesType, uint64(s.Type))
+	dst, point := openField(dst, seriesPoints)
+	dst = appendDouble(dst, pointValue, s.Value)
+	dst = appendVarint(dst, pointTimestamp, uint64(timeOf(s, b)))
+	dst = closeField(dst, point)
+	dst = appendVarint(dst, seriesType, uint64(s.Type))
 	if unit := s.Unit(); unit != "" {
-		r = appendString(r, seriesUnit, unit)
+		dst = appendText(dst, seriesUnit, unit)
 	}
-	r = appendVarint(r, seriesInterval, uint64(b.Interval/time.Second))
-	r = appendBytes(r, seriesMetadata, originOfDogStatsD)
-	e.record = r
-	return appendBytes(dst, payloadRecord, r)
+	return closeField(append(dst, e.ending...), from)
 }
 
-// resource appends a series's field of one resource.
-func (e *encoder) resource(dst []byte, kind, name string) []byte {
-	e.inner = appendString(e.inner[:0], resourceType, kind)
-	e.inner = appendString(e.inner, resourceName, name)
-	return appendBytes(dst, seriesResources, e.inner)
+// appendResource appends a series's field of one resource, if it has a name. All must
+// be UTF-8.
+func appendResource(dst []byte, kind, name string) []byte {
+	if name == "" {
+		return dst
+	}
+	dst, from := openField(dst, seriesResources)
+	dst = appendText(dst, resourceType, kind)
+	dst = appendText(dst, resourceName, name)
+	return closeField(dst, from)
 }
 
 // sketch appends a payload's record of one sketch.
 func (e *encoder) sketch(dst []byte, b *metric.Batch, p *metric.SketchPoint) []byte {
-	r := appendString(e.record[:0], sketchMetric, p.Context.Name())
-	if host := p.Context.Host(b.AgentHost); host != "" {
-		r = appendString(r, sketchHost, host)
+	c := inUTF8(p.Context)
+	dst, from := openField(dst, payloadRecord)
+	dst = appendText(dst, sketchMetric, c.Name())
+	if host := c.Host(b.AgentHost); host != "" {
+		dst = appendText(dst, sketchHost, validUTF8(host))
 	}
 	// A sketch has no resources: the device stays a tag, the others are left out.
-	if device := p.Context.Device(); device != "" {
-		r = appendString(r, sketchTags, "device:"+device)
+	if device := c.Device(); device != "" {
+		dst = appendLength(append(dst, sketchTags<<3|uint8(protowire.BytesType)), len("device:")+len(device))
+		dst = append(append(dst, "device:"...), device...)
 	}
-	for tag := range p.Context.Tags() {
+	for tag := range c.Tags() {
 		if !isResource(tag) {
-			r = appendString(r, sketchTags, tag)
+			dst = appendText(dst, sketchTags, tag)
 		}
 	}
 	s := &p.Sketch
-	d := appendVarint(e.inner[:0], dogsketchTime, uint64(b.Start.Unix()))
-	d = appendVarint(d, dogsketchCount, uint64(s.Count))
-	d = appendDouble(d, dogsketchMin, s.Min)
-	d = appendDouble(d, dogsketchMax, s.Max)
-	d = appendDouble(d, dogsketchAvg, s.Avg)
-	d = appendDouble(d, dogsketchSum, s.Sum)
-	d = appendPacked(d, dogsketchKeys, s.Keys, func(k int32) uint64 { return protowire.EncodeZigZag(int64(k)) })
-	d = appendPacked(d, dogsketchCounts, s.Counts, func(n uint32) uint64 { return uint64(n) })
-	r = appendBytes(r, sketchPoints, d)
-	r = appendBytes(r, sketchMetadata, originOfDogStatsD)
-	e.record, e.inner = r, d
-	return appendBytes(dst, payloadRecord, r)
+	dst, point := openField(dst, sketchPoints)
+	dst = appendVarint(dst, dogsketchTime, uint64(b.Start.Unix()))
+	dst = appendVarint(dst, dogsketchCount, uint64(s.Count))
+	dst = appendDouble(dst, dogsketchMin, s.Min)
+	dst = appendDouble(dst, dogsketchMax, s.Max)
+	dst = appendDouble(dst, dogsketchAvg, s.Avg)
+	dst = appendDouble(dst, dogsketchSum, s.Sum)
+	dst, packed := openField(dst, dogsketchKeys)
+	for _, key := range s.Keys {
+		dst = appendUint32(dst, uint32(key)<<1^uint32(key>>31)) // as a sint32
+	}
+	dst = closeField(dst, packed)
+	dst, packed = openField(dst, dogsketchCounts)
+	for _, n := range s.Counts {
+		dst = appendUint32(dst, n)
+	}
+	dst = closeField(dst, packed)
+	dst = closeField(dst, point)
+	dst = appendBytes(dst, sketchMetadata, originOfDogStatsD)
+	return closeField(dst, from)
+}
+
+// openField begins a field whose length is not known yet; closeField ends it, given
+// where its content begins. There is room for a length of 128 to 16,383, that of most
+// records and lists; for others the content is moved.
+func openField(dst []byte, field uint8) (_ []byte, from int) {
+	dst = append(dst, field<<3|uint8(protowire.BytesType), 0, 0)
+	return dst, len(dst)
+}
+
+func closeField(dst []byte, from int) []byte {
+	n := len(dst) - from
+	switch {
+	case n < 1<<7:
+		copy(dst[from-1:], dst[from:])
+		dst = dst[:len(dst)-1]
+		dst[from-2] = byte(n)
+	case n < 1<<14:
+		dst[from-2], dst[from-1] = byte(n)|1<<7, byte(n>>7)
+	default:
+		more := protowire.SizeVarint(uint64(n)) - 2
+		dst = append(dst, make([]byte, more)...)
+		copy(dst[from+more:], dst[from:from+n])
+		protowire.AppendVarint(dst[:from-2], uint64(n))
+	}
+	return dst
+}
+
+// appendUint32 is protowire.AppendVarint for what mostly is short.
+func appendUint32(dst []byte, v uint32) []byte {
+	switch {
+	case v < 1<<7:
+		return append(dst, byte(v))
+	case v < 1<<14:
+		return append(dst, byte(v)|1<<7, byte(v>>7))
+	}
+	return protowire.AppendVarint(dst, uint64(v))
+}
+
+func appendLength(dst []byte, n int) []byte {
+	if n < 1<<7 {
+		return append(dst, byte(n))
+	}
+	return protowire.AppendVarint(dst, uint64(n))
 }
 
 // validUTF8 returns s with what is not UTF-8 replaced by U+FFFD: a reader may refuse
@@ -178,23 +254,12 @@ func appendDouble(dst []byte, field protowire.Number, v float64) []byte {
 	return protowire.AppendFixed64(protowire.AppendTag(dst, field, protowire.Fixed64Type), math.Float64bits(v))
 }
 
-func appendString(dst []byte, field protowire.Number, s string) []byte {
-	s = validUTF8(s)
-	return protowire.AppendString(protowire.AppendTag(dst, field, protowire.BytesType), s)
+// appendText appends a field of a text, which must be UTF-8. The field's number is
+// below 16.
+func appendText(dst []byte, field uint8, s string) []byte {
+	return append(appendLength(append(dst, field<<3|uint8(protowire.BytesType)), len(s)), s...)
 }
 
 func appendBytes(dst []byte, field protowire.Number, b []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(dst, field, protowire.BytesType), b)
-}
-
-func appendPacked[T int32 | uint32](dst []byte, field protowire.Number, values []T, encode func(T) uint64) []byte {
-	size := 0
-	for _, v := range values {
-		size += protowire.SizeVarint(encode(v))
-	}
-	dst = protowire.AppendVarint(protowire.AppendTag(dst, field, protowire.BytesType), uint64(size))
-	for _, v := range values {
-		dst = protowire.AppendVarint(dst, encode(v))
-	}
-	return dst
 }

@@ -39,18 +39,16 @@ func split(p *payload) (halves [2]payload, alone string, err error) {
 	if len(c.items) == 1 {
 		return halves, itemName(p.route, c.items[0].raw), nil
 	}
-	z, err := newCompressor(p.encoding)
+	z, err := newBody(p.encoding)
 	if err != nil {
 		return halves, "", err
 	}
 	middle := len(c.items) / 2
 	for i, items := range [][]item{c.items[:middle], c.items[middle:]} {
 		half := contents{c.route, items, c.after}
-		body, err := z.compress(nil, half.pack())
-		if err != nil {
-			return halves, "", err
-		}
-		halves[i] = payload{route: p.route, encoding: p.encoding, body: body, points: uint64(len(items)), start: p.start}
+		z.begin()
+		z.add(half.pack(), nil)
+		halves[i] = payload{route: p.route, encoding: p.encoding, body: slices.Clone(z.end(nil)), points: uint64(len(items)), start: p.start}
 	}
 	return halves, "", nil
 }
@@ -66,6 +64,15 @@ func unpack(r *route, raw []byte) (contents, error) {
 		for _, check := range checks {
 			c.items = append(c.items, item{raw: check})
 		}
+	case &seriesJSONRoute:
+		var all struct {
+			Series []json.RawMessage `json:"series"`
+		}
+		err = json.Unmarshal(raw, &all)
+		for _, series := range all.Series {
+			c.items = append(c.items, item{raw: series})
+		}
+		c.after = afterSeriesJSON
 	case &eventRoute:
 		var events struct {
 			Events map[string][]json.RawMessage `json:"events"`
@@ -105,6 +112,8 @@ func (c *contents) pack() []byte {
 		switch {
 		case c.route == &checkRoute:
 			dst = append(dst, "[,"[min(i, 1)])
+		case c.route == &seriesJSONRoute:
+			dst = beforeSeriesJSON(dst, i, i == 0)
 		case c.route == &eventRoute:
 			same := i > 0 && c.items[i].source == c.items[i-1].source
 			dst = appendBeforeEvent(dst, c.items[i].source, i == 0, same)
@@ -121,13 +130,14 @@ func (c *contents) pack() []byte {
 func itemName(r *route, raw []byte) string {
 	name := ""
 	switch r {
-	case &checkRoute, &eventRoute:
+	case &seriesJSONRoute, &checkRoute, &eventRoute:
 		var named struct {
-			Check string `json:"check"`
-			Title string `json:"msg_title"`
+			Metric string `json:"metric"`
+			Check  string `json:"check"`
+			Title  string `json:"msg_title"`
 		}
 		_ = json.Unmarshal(raw, &named) // then it has no name
-		name = named.Check + named.Title
+		name = named.Metric + named.Check + named.Title
 	default:
 		field := protowire.Number(seriesMetric)
 		if r == &sketchRoute {

@@ -90,6 +90,15 @@ func (c *Context) Host(agentHost string) string {
 	return c.key[c.nameEnd+1 : c.hostEnd]
 }
 
+// ExplicitHost returns the host that a tag named, possibly "": none; explicit is false
+// if the context belongs to the agent's.
+func (c *Context) ExplicitHost() (host string, explicit bool) {
+	if c.key[1] == defaultHost {
+		return "", false
+	}
+	return c.key[c.nameEnd+1 : c.hostEnd], true
+}
+
 // Device returns the value of the last "device:" tag, "" if there was none.
 func (c *Context) Device() string { return c.key[c.hostEnd+1 : c.tags] }
 

@@ -157,16 +157,17 @@ func (in *Intake) Problems() []string {
 // route is what the intake takes at a path: the limits are those that the Datadog
 // Agent keeps to, in bytes and in points a request.
 type route struct {
-	contentType                      string
 	compressed, uncompressed, points int
-	decode                           func(raw []byte) (content, error)
+	decode                           decoders // by Content-Type
 }
 
+type decoders = map[string]func(raw []byte) (content, error)
+
 var routes = map[string]route{
-	"/api/v2/series":     {"application/x-protobuf", 512_000, 5_242_880, 10_000, decodeSeriesPayload},
-	"/api/beta/sketches": {"application/x-protobuf", 2_621_440, 4_194_304, 10_000, decodeSketchPayload},
-	"/api/v1/check_run":  {"application/json", 2_621_440, 4_194_304, 10_000, decodeChecks},
-	"/intake/":           {"application/json", 2_621_440, 4_194_304, 10_000, decodeEvents},
+	"/api/v2/series":     {512_000, 5_242_880, 10_000, decoders{"application/x-protobuf": decodeSeriesPayload, "application/json": decodeSeriesJSON}},
+	"/api/beta/sketches": {2_621_440, 4_194_304, 10_000, decoders{"application/x-protobuf": decodeSketchPayload}},
+	"/api/v1/check_run":  {2_621_440, 4_194_304, 10_000, decoders{"application/json": decodeChecks}},
+	"/intake/":           {2_621_440, 4_194_304, 10_000, decoders{"application/json": decodeEvents}},
 }
 
 // ServeHTTP takes a payload.
@@ -218,8 +219,9 @@ func (in *Intake) take(r *http.Request, body []byte, seen *Request) (status int,
 	if !known || r.Method != http.MethodPost {
 		return http.StatusNotFound, "no such route: " + r.Method + " " + r.URL.Path
 	}
-	if got := r.Header.Get("Content-Type"); got != route.contentType {
-		return http.StatusUnsupportedMediaType, "Content-Type is " + got
+	decode := route.decode[r.Header.Get("Content-Type")]
+	if decode == nil {
+		return http.StatusUnsupportedMediaType, "Content-Type is " + r.Header.Get("Content-Type")
 	}
 	raw, err := decompress(r.Header.Get("Content-Encoding"), body)
 	if err != nil {
@@ -229,7 +231,7 @@ func (in *Intake) take(r *http.Request, body []byte, seen *Request) (status int,
 	if len(body) > route.compressed || len(raw) > route.uncompressed {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("%d bytes, %d uncompressed", len(body), len(raw))
 	}
-	decoded, err := route.decode(raw)
+	decoded, err := decode(raw)
 	if err != nil {
 		return http.StatusBadRequest, r.URL.Path + ": " + err.Error()
 	}

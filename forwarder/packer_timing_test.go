@@ -1,0 +1,145 @@
+package forwarder
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// fleet is a batch of rates as a large host has them: 200 names, 3 to 5 tags each, of
+// which one has a value of its own for every few hundred series.
+func fleet(n int) *metric.Batch {
+	r := rand.New(rand.NewPCG(7, 7))
+	b := &metric.Batch{Start: start, Interval: 10 * time.Second, AgentHost: "ip-10-12-7-31.eu-west-1.compute.internal"}
+	areas := []string{"http.server", "http.client", "grpc.server", "postgres.query", "redis.command", "kafka.consumer", "cache", "queue.worker"}
+	facts := []string{"requests", "errors", "bytes.sent", "bytes.received", "retries", "timeouts", "hits", "misses"}
+	for i := range n {
+		name := fmt.Sprintf("shop.%s.%s", areas[i/8%8], facts[i%8])
+		if i%3 == 0 {
+			name += []string{".total", ".slow", ".rejected"}[i/64%3]
+		}
+		tags := []string{
+			"env:production", fmt.Sprintf("pod:web-%08x-%05x", i/300*2654435761%(1<<32), r.Uint32N(1<<20)),
+			fmt.Sprintf("service:checkout-%d", i/1000%40),
+		}
+		if i%2 == 0 {
+			tags = append(tags, fmt.Sprintf("status:%d", 200+i%5*100))
+		}
+		if i%4 < 2 {
+			tags = append(tags, fmt.Sprintf("zone:eu-west-1%c", 'a'+i%3))
+		}
+		b.Series = append(b.Series, metric.Series{
+			Context: contextOf(metric.Counter, name, metric.Host{}, "", tags...),
+			Value:   float64(r.IntN(1+r.IntN(10_000))) / 10, Type: metric.Rate,
+		})
+	}
+	return b
+}
+
+// latencies is a batch of distributions of 100 bins.
+func latencies(n int) *metric.Batch {
+	b := fleet(n)
+	r := rand.New(rand.NewPCG(8, 8))
+	for i := range b.Series {
+		s := metric.Sketch{Min: 0.1, Max: 900, Sum: r.Float64() * 1e6, Avg: r.Float64() * 100}
+		key := int32(1300 + r.IntN(50))
+		for range 100 {
+			key += 1 + r.Int32N(3)
+			count := 1 + r.Uint32N(1+r.Uint32N(300))
+			s.Keys, s.Counts, s.Count = append(s.Keys, key), append(s.Counts, count), s.Count+int64(count)
+		}
+		b.Sketches = append(b.Sketches, metric.SketchPoint{Context: b.Series[i].Context, Sketch: s})
+	}
+	b.Series = nil
+	return b
+}
+
+// benchmarkPack reports what a point costs, and how large it is on the wire.
+func benchmarkPack(b *testing.B, batch *metric.Batch, compression string, asJSON bool) {
+	p, err := newPacker(compression, discard())
+	if err != nil {
+		b.Fatal(err)
+	}
+	p.seriesAsJSON = asJSON
+	bytes, payloads := 0, 0
+	b.ReportAllocs()
+	for b.Loop() {
+		bytes, payloads = 0, 0
+		p.pack(batch, func(p payload) { bytes += len(p.body); payloads++ }, func(uint64, DropReason) { b.Fatal("dropped a point") })
+	}
+	points := float64(batch.Points())
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/points, "ns/point")
+	b.ReportMetric(float64(bytes)/points, "B/point")
+	b.ReportMetric(float64(payloads), "payloads")
+}
+
+// The difference to compression=none is what compressing costs.
+func BenchmarkPack(b *testing.B) {
+	batch := fleet(1_000_000)
+	for _, form := range []string{SeriesProtobuf, SeriesJSON} {
+		for _, compression := range []string{CompressNone, CompressZstd, CompressDeflate, CompressGzip} {
+			b.Run(form+"/"+compression, func(b *testing.B) { benchmarkPack(b, batch, compression, form == SeriesJSON) })
+		}
+	}
+}
+
+func BenchmarkPackSketches(b *testing.B) {
+	batch := latencies(20_000)
+	for _, compression := range []string{CompressNone, CompressZstd} {
+		b.Run(compression, func(b *testing.B) { benchmarkPack(b, batch, compression, false) })
+	}
+}
+
+// A packer that has packed before allocates for its payloads, and nothing for a point.
+func TestPackDoesNotAllocate(t *testing.T) {
+	for name, batch := range map[string]*metric.Batch{"series": fleet(30_000), "sketches": latencies(3000)} {
+		for _, compression := range compressions {
+			for _, asJSON := range []bool{false, true} {
+				p, err := newPacker(compression, discard())
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.seriesAsJSON = asJSON
+				payloads := 0
+				pack := func() {
+					payloads = 0
+					p.pack(batch, func(payload) { payloads++ }, func(uint64, DropReason) { t.Error("dropped a point") })
+				}
+				pack()
+				// A few for the sections, and for each payload its body and what its
+				// compressor takes to begin.
+				if got, most := testing.AllocsPerRun(1, pack), float64(20+4*payloads); got > most {
+					t.Errorf("%s, %s, JSON %t: %v allocations for %d payloads, want at most %v", name, compression, asJSON, got, payloads, most)
+				}
+			}
+		}
+	}
+}
+
+// Payloads are handed on one by one: what the packer holds does not grow with the
+// batch.
+func TestPackHoldsOnePayload(t *testing.T) {
+	p, err := newPacker(CompressZstd, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := fleet(200_000)
+	held := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, most := held(), uint64(0)
+	p.pack(batch, func(payload) { most = max(most, held()) }, func(uint64, DropReason) { t.Error("dropped a point") })
+	if got := int64(most - before); got > 8<<20 {
+		t.Errorf("packing held %d bytes, want no more than 8 MiB", got)
+	} else {
+		t.Logf("packing held %d KiB at most", got>>10)
+	}
+	runtime.KeepAlive(batch)
+}

@@ -15,8 +15,9 @@ import (
 const (
 	senders        = 4        // requests at once, to one endpoint
 	maxQueuedBytes = 64 << 20 // of payloads that wait in memory
-	// spoolAbove is how many bytes may wait in memory before the oldest go to disk.
-	spoolAbove = maxQueuedBytes / 4 * 3
+	// spoolAfter is how long a payload waits in memory for requests to do well, before
+	// it goes to disk.
+	spoolAfter = 15 * time.Second
 	// payloadOverhead is what a payload takes in memory besides its body.
 	payloadOverhead = 512
 	// maxRead is how many payloads of the spool may be in memory.
@@ -49,6 +50,7 @@ type endpoint struct {
 	post    func(context.Context, *payload) error // an answer other than success is a *refusedError
 	spool   *spool                                // nil: there is none
 	hasten  time.Duration                         // after the end of input: when what is left goes to the spool
+	room    int64                                 // bytes: maxQueuedBytes, but in tests
 
 	ended chan struct{} // closed by finish
 
@@ -64,6 +66,7 @@ type endpoint struct {
 	noSpool  DropReason
 	readAt   time.Time // when the spool may be asked for more
 	writeAt  time.Time // when the spool may be given more
+	failing  bool      // the spool: it did not take the last payload it was given
 	finished bool      // no new ones will come
 	hurried  bool      // what is left goes to the spool
 	stuck    bool      // at the end, the spool failed
@@ -113,7 +116,7 @@ func (w *waiting) yields(other *waiting, probe bool) bool {
 }
 
 func newEndpoint(label string, account *books, log *slog.Logger) *endpoint {
-	e := &endpoint{label: label, account: account, log: log.With("forwarder", label), noSpool: DroppedQueueFull, ended: make(chan struct{})}
+	e := &endpoint{label: label, account: account, log: log.With("forwarder", label), noSpool: DroppedQueueFull, room: maxQueuedBytes, ended: make(chan struct{})}
 	e.wake = sync.NewCond(&e.mu)
 	return e
 }
@@ -245,7 +248,7 @@ func (e *endpoint) lane(w *waiting) *lane {
 // bound keeps the memory within its limit; mu must be held.
 func (e *endpoint) bound() {
 	var points uint64
-	for e.bytes > maxQueuedBytes {
+	for e.bytes > e.room {
 		old := e.oldest(func(w *waiting) bool { return w.record == nil })
 		if old == nil {
 			break // the rest is being spooled, or in the spool
@@ -256,7 +259,7 @@ func (e *endpoint) bound() {
 	if points > 0 {
 		e.account.dropped(points, e.noSpool)
 		e.log.Error("dropped the oldest points: too many wait to be sent", "points", points, "reason", e.noSpool.String(),
-			"limit", metric.Bytes(maxQueuedBytes))
+			"limit", metric.Bytes(e.room))
 	}
 }
 
@@ -376,8 +379,9 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 	}
 	// The spool's is for a turn of the backlog, or for want of anything else.
 	if e.spool != nil && !e.finished && e.read < maxRead && (newest == nil || !probe && !e.fresh) {
-		first := e.spool.stats().Oldest
-		if !first.IsZero() && (oldest == nil || first.Before(oldest.start)) {
+		first, found, then := e.spool.oldest(now, e.leftAlone(now))
+		earlier(then)
+		if found && (oldest == nil || first.Before(oldest.start)) {
 			if !e.readAt.After(now) {
 				return nil, true, at
 			}
@@ -482,7 +486,7 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	}
 	w.attempts++
 	if w.notBefore = why.until; w.attempts > why.failures {
-		w.notBefore = now.Add(backoff(w.attempts)) // the others do better
+		w.notBefore = now.Add(backoff(w.attempts, maxBackoff)) // the others do better
 	}
 	if w.tooOld(now) {
 		e.giveUp(w, DroppedTooOld, err)
@@ -496,6 +500,7 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	}
 	e.account.retried()
 	e.insert(w)
+	e.putBack(why == whole, w.route)
 	e.bound()
 }
 

@@ -202,7 +202,8 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// While the other side is away there is one probe at a time, ever more rarely; the
+// While the other side is away there is one probe at a time, after pauses that
+// stay shorter than a flush interval; the
 // first that does well brings all senders back. Then fresh payloads go by turns with the
 // oldest.
 func TestAnOutage(t *testing.T) {
@@ -222,12 +223,13 @@ func TestAnOutage(t *testing.T) {
 			r.check(t)
 		}
 		during, top := r.intake.seen()
-		if len(during) < 25 || len(during) > 70 || top != 1 {
+		if len(during) < 220 || len(during) > 460 || top != 1 {
 			t.Errorf("%d requests during the outage, %d at once", len(during), top)
 		}
 		for i, s := range during[1:] {
-			if s.start.Before(during[i].start) {
-				t.Errorf("probe %d is not of the freshest payload", i+1)
+			// One that failed before comes behind one that did not.
+			if s.start.Before(during[i].start.Add(-time.Minute)) {
+				t.Errorf("probe %d is not of the freshest payloads", i+1)
 			}
 		}
 		time.Sleep(2 * maxBackoff)
@@ -315,7 +317,7 @@ func TestOverflowGoesToTheSpool(t *testing.T) {
 		r.give(uint64(i+1), begun.Add(time.Duration(i)*time.Second), size)
 		for { // as slow as the disk
 			r.mu.Lock()
-			low := r.bytes <= spoolAbove
+			low := r.bytes <= r.room/4*3
 			r.mu.Unlock()
 			checkIdentity(t, account.snapshot())
 			if low {

@@ -102,12 +102,13 @@ func rand2(random *rand.Rand, most time.Duration) time.Duration {
 // chaosNet is a network in memory with an intake at its end, which works as the
 // weather is. It lives in a synctest bubble.
 type chaosNet struct {
-	tb     testing.TB
-	intake testkit.Intake
-	server *http.Server
-	accept chan net.Conn
-	closed chan struct{}
-	secure bool
+	tb      testing.TB
+	intake  testkit.Intake
+	server  *http.Server
+	accept  chan net.Conn
+	closed  chan struct{}
+	secure  bool
+	latency time.Duration // of an answer
 
 	mu       sync.Mutex // guards the fields below
 	random   *rand.Rand
@@ -123,6 +124,7 @@ type chaosNet struct {
 // arrival is a request that the intake has accepted.
 type arrival struct {
 	at    time.Time
+	path  string
 	start time.Time // of the interval of its points
 }
 
@@ -247,9 +249,9 @@ func (n *chaosNet) dial(ctx context.Context, _, address string) (net.Conn, error
 		return nil, fail(syscall.ECONNREFUSED)
 	case noName:
 		return nil, fail(&net.DNSError{Err: "no such host", Name: address, IsNotFound: true})
-	case dialHangs:
-		<-ctx.Done()
-		return nil, fail(ctx.Err())
+	case dialHangs: // no request ends it
+		_ = pause(ctx, connectTimeout)
+		return nil, fail(context.DeadlineExceeded)
 	}
 	ours, theirs := net.Pipe()
 	select {
@@ -277,6 +279,9 @@ func (n *chaosNet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer n.mu.Unlock()
 		n.now--
 	}()
+	if pause(r.Context(), n.latency) != nil {
+		return
+	}
 	f := n.goesWrong(r.URL.Path)
 	if f == resetsInBody {
 		_, _ = io.CopyN(io.Discard, r.Body, 1+r.ContentLength/2)
@@ -319,16 +324,10 @@ func (n *chaosNet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	start := n.startOf(r, body)
 	n.mu.Lock()
-	start := time.Time{}
-	n.arrivals = append(n.arrivals, arrival{time.Now(), start})
-	i := len(n.arrivals) - 1
+	n.arrivals = append(n.arrivals, arrival{time.Now(), r.URL.Path, start})
 	n.mu.Unlock()
-	if start := n.startOf(r, body); !start.IsZero() {
-		n.mu.Lock()
-		n.arrivals[i].start = start
-		n.mu.Unlock()
-	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	n.intake.ServeHTTP(w, r)
 	for f == tricklesAnswer && pause(r.Context(), time.Second) == nil {

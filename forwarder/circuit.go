@@ -71,9 +71,10 @@ func (c *circuit) succeed(era uint64) (recovered bool) {
 	return recovered
 }
 
-// fail says that a request failed. retryAfter is how long the other side wants to be
-// left alone, 0 if it does not say.
-func (c *circuit) fail(era uint64, now time.Time, retryAfter time.Duration) {
+// fail says that a request that began then has failed now. A request that hung was a
+// part of the pause. retryAfter is how long the other side wants to be left alone, 0 if
+// it does not say.
+func (c *circuit) fail(era uint64, begun, now time.Time, retryAfter time.Duration) {
 	if era != c.era {
 		if until := now.Add(retryAfter); c.open && until.After(c.until) {
 			c.until = until
@@ -81,7 +82,7 @@ func (c *circuit) fail(era uint64, now time.Time, retryAfter time.Duration) {
 		return
 	}
 	c.failures++
-	pause := backoff(c.failures, maxPause)
+	pause := max(backoff(c.failures, maxPause)-now.Sub(begun), backoff(1, maxPause))
 	if retryAfter > 0 {
 		retryAfter = max(retryAfter, firstBackoff)
 		pause = retryAfter + rand.N(retryAfter/8)

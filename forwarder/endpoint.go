@@ -88,6 +88,7 @@ type waiting struct {
 	attempts  int       // that failed
 	record    *record   // of a payload that the spool has, too
 	stays     bool      // the spool does not take it
+	begun     time.Time // being sent
 	era, turn uint64    // of the circuits, while it is sent
 }
 
@@ -310,6 +311,7 @@ func (e *endpoint) next() (w *waiting, ok bool) {
 			}
 			e.busy++
 			e.bytes += w.cost() // until the answer
+			w.begun = now
 			w.era, w.turn = e.whole.begin(), e.lane(w).circuit.begin()
 			return w, true
 		case read:
@@ -358,8 +360,11 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 			}
 			return true
 		}
-		if first := freshest(l.queue, probe || l.circuit.open, ready); first != nil &&
-			(newest == nil || newest.yields(first, probe)) {
+		first := freshest(l.queue, probe || l.circuit.open, ready)
+		if first != nil && l.circuit.open && !probe {
+			return first, false, at // the probe of a route, which is rare
+		}
+		if first != nil && (newest == nil || newest.yields(first, probe)) {
 			newest = first
 		}
 		if l.circuit.open {
@@ -391,10 +396,9 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 	if newest == nil {
 		return nil, false, at
 	}
-	if probe || e.fresh {
+	w = oldest
+	if probe || e.fresh && newest.record == nil { // what is read from the spool is the backlog
 		w = newest
-	} else {
-		w = oldest
 	}
 	e.fresh = !e.fresh
 	return w, false, at
@@ -479,10 +483,10 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 		if refused != nil {
 			after = refused.retryAfter
 		}
-		whole.fail(w.era, now, after)
+		whole.fail(w.era, w.begun, now, after)
 	default: // the other side is there
 		whole.succeed(w.era)
-		route.fail(w.turn, now, refused.retryAfter)
+		route.fail(w.turn, w.begun, now, refused.retryAfter)
 	}
 	w.attempts++
 	if w.notBefore = why.until; w.attempts > why.failures {

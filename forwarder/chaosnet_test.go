@@ -330,11 +330,8 @@ func (n *chaosNet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.mu.Unlock()
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	n.intake.ServeHTTP(w, r)
-	for f == tricklesAnswer && pause(r.Context(), time.Second) == nil {
+	for f == tricklesAnswer && http.NewResponseController(w).Flush() == nil && pause(r.Context(), time.Second) == nil {
 		if _, err := io.WriteString(w, "."); err != nil {
-			break
-		}
-		if http.NewResponseController(w).Flush() != nil {
 			break
 		}
 	}

@@ -122,6 +122,7 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 		e.post = in.post
 		e.target = withoutSecrets(in.base)
 		e.hasten = shutdown / 4 * 3
+		e.after = spools.cfg.After
 		e.spool = spools.open(in.base, account)
 		account.status = e.status
 		d.endpoints, d.intakes = append(d.endpoints, e), append(d.intakes, in)

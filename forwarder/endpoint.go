@@ -15,9 +15,6 @@ import (
 const (
 	senders        = 4        // requests at once, to one endpoint
 	maxQueuedBytes = 64 << 20 // of payloads that wait in memory
-	// spoolAfter is how long a payload waits in memory for requests to do well, before
-	// it goes to disk.
-	spoolAfter = 15 * time.Second
 	// payloadOverhead is what a payload takes in memory besides its body.
 	payloadOverhead = 512
 	// maxRead is how many payloads of the spool may be in memory.
@@ -51,6 +48,7 @@ type endpoint struct {
 	spool   *spool                                // nil: there is none
 	hasten  time.Duration                         // after the end of input: when what is left goes to the spool
 	room    int64                                 // bytes: maxQueuedBytes, but in tests
+	after   time.Duration                         // a payload has waited in memory for requests to do well: it goes to the spool
 
 	ended chan struct{} // closed by finish
 

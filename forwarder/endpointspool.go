@@ -162,7 +162,7 @@ func (e *endpoint) surplus(now time.Time) (w *waiting, at time.Time) {
 		if w.stays || w.record != nil || !full && !unlucky(w) {
 			return false
 		}
-		late := w.since.Add(spoolAfter)
+		late := w.since.Add(e.after)
 		if full || !late.After(now) {
 			return true
 		}

@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/weir-agent/weir/internal/testkit"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -293,5 +292,3 @@ func filesIn(t *testing.T, folder string) []string {
 
 // linesWith returns how often a line of the log holds the text.
 func linesWith(log *lockedBuffer, text string) int { return strings.Count(log.String(), text) }
-
-var _ = testkit.APIKey

@@ -114,6 +114,7 @@ type chaosNet struct {
 	random   *rand.Rand
 	weather  weather
 	conns    map[net.Conn]bool // the intake's ends of them
+	dialed   int               // connections that the agent has open
 	now, top int               // POST requests at once
 	rejected uint64            // points in payloads that were answered with 400
 	tooLarge uint64            // in those of one point, with 413
@@ -256,12 +257,31 @@ func (n *chaosNet) dial(ctx context.Context, _, address string) (net.Conn, error
 	ours, theirs := net.Pipe()
 	select {
 	case n.accept <- theirs:
-		return ours, nil
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.dialed++
+		return &countedConn{Conn: ours, n: n}, nil
 	case <-n.closed:
 		return nil, fail(syscall.ECONNREFUSED)
 	case <-ctx.Done():
 		return nil, fail(ctx.Err())
 	}
+}
+
+// countedConn is the agent's end of a connection.
+type countedConn struct {
+	net.Conn
+	n    *chaosNet
+	once sync.Once
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() {
+		c.n.mu.Lock()
+		defer c.n.mu.Unlock()
+		c.n.dialed--
+	})
+	return c.Conn.Close()
 }
 
 // ServeHTTP takes a payload, or not.
@@ -280,7 +300,7 @@ func (n *chaosNet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		n.now--
 	}()
 	if pause(r.Context(), n.latency) != nil {
-		return
+		panic(http.ErrAbortHandler) // to return would be to answer 200
 	}
 	f := n.goesWrong(r.URL.Path)
 	if f == resetsInBody {
@@ -289,7 +309,7 @@ func (n *chaosNet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := n.body(r, f == slowBody)
 	if err != nil {
-		return // the client went away
+		panic(http.ErrAbortHandler) // the client went away
 	}
 	switch f {
 	case answers500, answers503, answers408, answers404, answers429, answers403:
@@ -318,10 +338,10 @@ func (n *chaosNet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	case hangs:
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler)
 	case slowAnswer:
 		if pause(r.Context(), n.draw(30*time.Second)) != nil {
-			return
+			panic(http.ErrAbortHandler)
 		}
 	}
 	start := n.startOf(r, body)
@@ -391,6 +411,14 @@ func (n *chaosNet) startOf(r *http.Request, body []byte) (start time.Time) {
 		}
 	}
 	return time.Unix(seconds, 0).UTC()
+}
+
+// forget forgets what has arrived.
+func (n *chaosNet) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.arrivals = nil
+	n.intake.Forget()
 }
 
 // content returns what the intake has accepted, each thing as chaosLoad notes it, and

@@ -268,6 +268,8 @@ type flakyIntake struct {
 	busy    atomic.Int64
 	over    chan struct{}
 
+	answering sync.RWMutex // held for reading while a payload is accepted and answered
+
 	mu     sync.Mutex // guards the fields below
 	random *rand.Rand
 	server *http.Server
@@ -311,7 +313,9 @@ func (f *flakyIntake) live() {
 		if f.fair.Load() {
 			continue
 		}
+		f.answering.Lock()
 		f.server.Close()
+		f.answering.Unlock()
 		on := f.wait(down)
 		f.open(f.address)
 		if !on {
@@ -363,7 +367,17 @@ func (f *flakyIntake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = pause(r.Context(), 300*time.Millisecond)
 		w.WriteHeader(http.StatusInternalServerError)
 	default:
+		// What was accepted is answered, unless the agent is killed meanwhile.
+		f.answering.RLock()
+		defer f.answering.RUnlock()
 		f.inner.ServeHTTP(w, r)
+		f.mu.Lock()
+		late := rand2(f.random, 100*time.Millisecond)
+		f.mu.Unlock()
+		if what < 11 {
+			time.Sleep(late)
+		}
+		_ = http.NewResponseController(w).Flush() // it may be dead
 	}
 }
 

@@ -81,7 +81,7 @@ func try(t *testing.T, s *spool, account *books, answer func(*payload) error) *t
 		begun:    time.Now(),
 		ended:    make(chan struct{}),
 	}
-	r.spool, r.hasten = s, 5*time.Second
+	r.spool, r.hasten, r.after = s, 5*time.Second, 15*time.Second
 	r.post = func(ctx context.Context, p *payload) error { return r.intake.post(ctx, p, r.begun) }
 	account.status = r.status
 	ctx, cancel := context.WithCancel(context.Background())

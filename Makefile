@@ -3,7 +3,7 @@
 TOOL := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run send check fmt fmt-check vet lint test race soak oracle fuzz bench bench-receive bench-receive-unix profile golden
+.PHONY: help build run send check fmt fmt-check vet lint test race soak chaos oracle fuzz bench bench-receive bench-receive-unix profile golden
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ race: ## all tests under the race detector
 
 soak: ## a minute of steady load, with and without the race detector: nothing may be lost
 	WEIR_SOAK=60s go test ./cmd/agent -run TestSoak -v -count=1
+
+chaos: ## two minutes each: an intake that fails in every way, and kill -9
+	WEIR_CHAOS=2m go test ./forwarder -run 'TestChaos|TestKill|TestAfterAnOutage|TestAThousandOutages|TestMemoryWithADeadIntake' -v -count=1
 
 oracle: ## compare with the Datadog Agent's own libraries
 	cd internal/oracle && go vet ./... && go test ./...

@@ -6,10 +6,13 @@ import (
 )
 
 const (
-	firstBackoff  = time.Second
-	maxBackoff    = 64 * time.Second
-	maxRetryAfter = 5 * time.Minute // what the intake may ask for
-	blockedPause  = time.Minute     // between attempts with a key that was refused
+	firstBackoff = time.Second
+	// maxPause is the longest pause of a circuit: shorter than the default flush
+	// interval, so that fresh points arrive within one flush of the intake's return.
+	maxPause      = 8 * time.Second
+	maxBackoff    = 64 * time.Second // of a payload that fails while others do not
+	maxRetryAfter = 5 * time.Minute  // what the intake may ask for
+	blockedPause  = time.Minute      // between attempts with a key that was refused
 )
 
 // circuit says whether requests may be made.
@@ -68,9 +71,10 @@ func (c *circuit) succeed(era uint64) (recovered bool) {
 	return recovered
 }
 
-// fail says that a request failed. retryAfter is how long the other side wants to be
-// left alone, 0 if it does not say.
-func (c *circuit) fail(era uint64, now time.Time, retryAfter time.Duration) {
+// fail says that a request that began then has failed now. A request that hung was a
+// part of the pause. retryAfter is how long the other side wants to be left alone, 0 if
+// it does not say.
+func (c *circuit) fail(era uint64, begun, now time.Time, retryAfter time.Duration) {
 	if era != c.era {
 		if until := now.Add(retryAfter); c.open && until.After(c.until) {
 			c.until = until
@@ -78,7 +82,7 @@ func (c *circuit) fail(era uint64, now time.Time, retryAfter time.Duration) {
 		return
 	}
 	c.failures++
-	pause := backoff(c.failures)
+	pause := max(backoff(c.failures, maxPause)-now.Sub(begun), backoff(1, maxPause))
 	if retryAfter > 0 {
 		retryAfter = max(retryAfter, firstBackoff)
 		pause = retryAfter + rand.N(retryAfter/8)
@@ -100,12 +104,12 @@ func (c *circuit) trip(until time.Time, blocked bool) {
 	c.era++
 }
 
-// backoff returns the pause after so many failures. Half of it is chance, so that not
-// all agents come back at once.
-func backoff(failures int) time.Duration {
-	whole := maxBackoff
-	if failures < 7 { // 2^6 seconds are the most
-		whole = min(firstBackoff<<(failures-1), maxBackoff)
+// backoff returns the pause after so many failures, at most the given one. Half of it
+// is chance, so that not all agents come back at once.
+func backoff(failures int, most time.Duration) time.Duration {
+	whole := most
+	if failures < 16 { // far from where shifting overflows
+		whole = min(firstBackoff<<(failures-1), most)
 	}
 	return whole/2 + rand.N(whole/2)
 }

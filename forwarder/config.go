@@ -25,6 +25,7 @@ type Config struct {
 // those of each endpoint.
 type SpoolConfig struct {
 	Enabled  bool          `yaml:"enabled"`
+	After    time.Duration `yaml:"after"` // in memory, while requests fail
 	MaxBytes metric.Bytes  `yaml:"max_bytes"`
 	MaxAge   time.Duration `yaml:"max_age"`  // since the start of the interval
 	MinFree  metric.Bytes  `yaml:"min_free"` // of the file system, for others
@@ -120,7 +121,7 @@ func DefaultConfig() Config {
 	return Config{
 		ShutdownTimeout: 10 * time.Second,
 		Forwarders:      []DestinationConfig{},
-		Spool:           SpoolConfig{Enabled: true, MaxBytes: 1 << 30, MaxAge: oldestPoints, MinFree: 256 << 20},
+		Spool:           SpoolConfig{Enabled: true, After: 15 * time.Second, MaxBytes: 1 << 30, MaxAge: oldestPoints, MinFree: 256 << 20},
 	}
 }
 
@@ -197,6 +198,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Spool.Enabled && c.Spool.MaxBytes < leastSpool {
 		fault("spool.max_bytes", "%v is too little for a payload; use %v or more, or spool.enabled: false", c.Spool.MaxBytes, metric.Bytes(leastSpool))
+	}
+	if c.Spool.Enabled && c.Spool.After < 0 {
+		fault("spool.after", "%v is negative; use 0s for at once", c.Spool.After)
 	}
 	if c.Spool.Enabled && c.Spool.MaxAge <= 0 {
 		fault("spool.max_age", "%v leaves nothing to keep; use 1h, as long as the intake takes points, or spool.enabled: false", c.Spool.MaxAge)

@@ -124,6 +124,7 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 		e.senders, e.maxBytes = cfg.Concurrency, int64(cfg.MaxQueue)
 		e.target = withoutSecrets(in.base)
 		e.hasten = shutdown / 4 * 3
+		e.after = spools.cfg.After
 		e.spool = spools.open(in.base, account)
 		account.status = e.status
 		d.endpoints, d.intakes = append(d.endpoints, e), append(d.intakes, in)

@@ -45,6 +45,7 @@ type endpoint struct {
 	post    func(context.Context, *payload) error // an answer other than success is a *refusedError
 	spool   *spool                                // nil: there is none
 	hasten  time.Duration                         // after the end of input: when what is left goes to the spool
+	after   time.Duration                         // a payload has waited in memory for requests to do well: it goes to the spool
 
 	senders  int   // requests at once
 	maxBytes int64 // of payloads in memory
@@ -63,6 +64,7 @@ type endpoint struct {
 	noSpool  DropReason
 	readAt   time.Time // when the spool may be asked for more
 	writeAt  time.Time // when the spool may be given more
+	failing  bool      // the spool: it did not take the last payload it was given
 	finished bool      // no new ones will come
 	hurried  bool      // what is left goes to the spool
 	stuck    bool      // at the end, the spool failed
@@ -84,6 +86,7 @@ type waiting struct {
 	attempts  int       // that failed
 	record    *record   // of a payload that the spool has, too
 	stays     bool      // the spool does not take it
+	begun     time.Time // being sent
 	era, turn uint64    // of the circuits, while it is sent
 }
 
@@ -315,6 +318,7 @@ func (e *endpoint) next() (w *waiting, ok bool) {
 			}
 			e.busy++
 			e.bytes += w.cost() // until the answer
+			w.begun = now
 			w.era, w.turn = e.whole.begin(), e.lane(w).circuit.begin()
 			return w, true
 		case read:
@@ -363,8 +367,11 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 			}
 			return true
 		}
-		if first := freshest(l.queue, probe || l.circuit.open, ready); first != nil &&
-			(newest == nil || newest.yields(first, probe)) {
+		first := freshest(l.queue, probe || l.circuit.open, ready)
+		if first != nil && l.circuit.open && !probe {
+			return first, false, at // the probe of a route, which is rare
+		}
+		if first != nil && (newest == nil || newest.yields(first, probe)) {
 			newest = first
 		}
 		if l.circuit.open {
@@ -384,8 +391,9 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 	}
 	// The spool's is for a turn of the backlog, or for want of anything else.
 	if e.spool != nil && !e.finished && e.read < e.maxRead() && (newest == nil || !probe && !e.fresh) {
-		first := e.spool.stats().Oldest
-		if !first.IsZero() && (oldest == nil || first.Before(oldest.start)) {
+		first, found, then := e.spool.oldest(now, e.leftAlone(now))
+		earlier(then)
+		if found && (oldest == nil || first.Before(oldest.start)) {
 			if !e.readAt.After(now) {
 				return nil, true, at
 			}
@@ -395,10 +403,9 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 	if newest == nil {
 		return nil, false, at
 	}
-	if probe || e.fresh {
+	w = oldest
+	if probe || e.fresh && newest.record == nil { // what is read from the spool is the backlog
 		w = newest
-	} else {
-		w = oldest
 	}
 	e.fresh = !e.fresh
 	return w, false, at
@@ -483,14 +490,14 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 		if refused != nil {
 			after = refused.retryAfter
 		}
-		whole.fail(w.era, now, after)
+		whole.fail(w.era, w.begun, now, after)
 	default: // the other side is there
 		whole.succeed(w.era)
-		route.fail(w.turn, now, refused.retryAfter)
+		route.fail(w.turn, w.begun, now, refused.retryAfter)
 	}
 	w.attempts++
 	if w.notBefore = why.until; w.attempts > why.failures {
-		w.notBefore = now.Add(backoff(w.attempts)) // the others do better
+		w.notBefore = now.Add(backoff(w.attempts, maxBackoff)) // the others do better
 	}
 	if w.tooOld(now) {
 		e.giveUp(w, DroppedTooOld, err)
@@ -504,6 +511,7 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	}
 	e.account.retried()
 	e.insert(w)
+	e.putBack(why == whole, w.route)
 	e.bound()
 }
 

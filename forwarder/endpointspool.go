@@ -4,21 +4,24 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/weir-agent/weir/metric"
 )
 
 // readSpool brings the oldest payload of the spool into memory; mu must be held, and
 // is given up meanwhile.
 func (e *endpoint) readSpool(now time.Time) {
 	e.read++ // a place for it
+	leftAlone := e.leftAlone(now)
 	e.mu.Unlock()
-	r, ok := e.spool.take(now)
+	r, ok := e.spool.take(now, leftAlone)
 	e.mu.Lock()
 	e.read--
 	if !ok {
 		e.readAt = now.Add(spoolPause)
 		return
 	}
-	w := &waiting{record: r, since: now}
+	w := &waiting{record: r, since: now, attempts: r.attempts}
 	i := slices.IndexFunc(routes[:], func(known *route) bool { return known.path == r.route })
 	if i < 0 {
 		e.dropRecord(r, DroppedRejected, errors.New("nothing goes to "+r.route))
@@ -28,6 +31,42 @@ func (e *endpoint) readSpool(now time.Time) {
 	e.serial++
 	w.serial = e.serial
 	e.insert(w)
+}
+
+// leftAlone returns the routes of which the spool is to give nothing: nothing may be
+// sent by them now, or there is a payload for the probe already. mu must be held.
+func (e *endpoint) leftAlone(now time.Time) (paths []string) {
+	for i := range e.lanes {
+		l := &e.lanes[i]
+		if ok, _ := l.circuit.allows(now); !ok || l.circuit.open && len(l.queue) > 0 {
+			paths = append(paths, routes[i].path)
+		}
+	}
+	return paths
+}
+
+// putBack gives what was read from the spool back to it after a failure, so that it
+// takes neither memory nor the place of payloads that could be sent. everywhere says
+// whether the failure is one of all routes. mu must be held.
+func (e *endpoint) putBack(everywhere bool, failed *route) {
+	for i := range e.lanes {
+		if !everywhere && routes[i] != failed {
+			continue
+		}
+		for _, w := range slices.Clone(e.lanes[i].queue) {
+			if w.record != nil {
+				e.remove(w)
+				e.release(w)
+			}
+		}
+	}
+}
+
+// release gives a payload back to the spool, which remembers when it may be tried
+// again.
+func (e *endpoint) release(w *waiting) {
+	w.record.attempts, w.record.notBefore = w.attempts, w.notBefore
+	e.spool.release(w.record)
 }
 
 func (e *endpoint) dropRecord(r *record, why DropReason, err error) {
@@ -63,12 +102,12 @@ func (e *endpoint) spoolOverflow() {
 	defer e.mu.Unlock()
 	for !e.closed && !e.stuck {
 		now := time.Now()
-		w := e.surplus(now)
+		w, at := e.surplus(now)
 		if w == nil {
 			if e.finished && (e.hurried && e.busy == 0 || e.empty()) {
 				break
 			}
-			e.wait(e.writeAt, now)
+			e.wait(at, now)
 			continue
 		}
 		e.remove(w)
@@ -81,14 +120,21 @@ func (e *endpoint) spoolOverflow() {
 		e.bytes -= w.cost()
 		e.wake.Broadcast()
 		if err == nil {
-			e.noSpool = DroppedQueueFull
+			if e.failing {
+				e.log.Info("the spool takes payloads again")
+			}
+			e.failing, e.noSpool = false, DroppedQueueFull
 			continue
 		}
 		e.insert(w)
 		if w.stays {
 			continue
 		}
-		e.log.Error("the spool takes no more payloads; they wait in memory", "error", err)
+		if !e.failing {
+			e.log.Error("the spool takes no more payloads; they wait in memory, and the oldest are dropped when that is full",
+				"limit", metric.Bytes(e.maxBytes), "error", err)
+		}
+		e.failing = true
 		e.noSpool = DroppedSpoolError
 		if isSpoolFull(err) {
 			e.noSpool = DroppedSpoolFull
@@ -99,27 +145,42 @@ func (e *endpoint) spoolOverflow() {
 	e.wake.Broadcast()
 }
 
-// surplus returns the payload that is to go to the spool, nil if there is none; mu
-// must be held.
-func (e *endpoint) surplus(now time.Time) *waiting {
+// surplus returns the payload that is to go to the spool or, if there is none, when to
+// ask again; zero: after a change. mu must be held.
+func (e *endpoint) surplus(now time.Time) (w *waiting, at time.Time) {
+	unlucky := func(w *waiting) bool { return e.whole.open || e.lane(w).circuit.open || w.attempts > 0 }
 	if e.finished {
 		return e.oldest(func(w *waiting) bool {
-			return !w.stays && (e.hurried || e.whole.open || e.lane(w).circuit.open || w.attempts > 0 || w.record != nil)
-		})
+			return !w.stays && (e.hurried || unlucky(w) || w.record != nil)
+		}), at
 	}
-	if e.bytes <= e.spoolAbove() || now.Before(e.writeAt) {
-		return nil
+	if now.Before(e.writeAt) {
+		return nil, e.writeAt
 	}
-	return e.oldest(func(w *waiting) bool { return !w.stays && w.record == nil })
+	full := e.bytes > e.spoolAbove()
+	return e.oldest(func(w *waiting) bool {
+		if w.stays || w.record != nil || !full && !unlucky(w) {
+			return false
+		}
+		late := w.since.Add(e.after)
+		if full || !late.After(now) {
+			return true
+		}
+		if at.IsZero() || late.Before(at) {
+			at = late
+		}
+		return false
+	}), at
 }
 
 // putAway leaves a payload to the spool.
 func (e *endpoint) putAway(w *waiting) error {
 	if w.record != nil {
-		e.spool.release(w.record)
+		e.release(w)
 		return nil
 	}
 	r := e.recordOf(w)
+	r.attempts, r.notBefore = w.attempts, w.notBefore
 	err := r.check()
 	if err == nil {
 		e.account.spooled(w.points) // first, as the spool may lose it at once

@@ -108,6 +108,12 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+func (l *lockedBuffer) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b = bytes.Buffer{}
+}
+
 func toDatadog(url string) Config {
 	cfg := DefaultConfig()
 	cfg.ShutdownTimeout = time.Minute // a machine may be slow

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,6 +21,11 @@ import (
 
 const (
 	requestTimeout = 20 * time.Second
+	// connectTimeout is the longest that making a connection may take, and as long again
+	// TLS. A dial outlives the request it was for, and counts as one of the connections
+	// there may be.
+	connectTimeout = 5 * time.Second
+	keepAlive      = 30 * time.Second // between looks whether the other side is still there
 	// payloadVersion is the version of agent-payload that protobuf.go follows.
 	payloadVersion = "5.0.215"
 	validatePath   = "/api/v1/validate"
@@ -36,7 +42,9 @@ type intake struct {
 // newClient returns a client for one endpoint.
 func newClient(cfg *DestinationConfig) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone() // HTTP/2, and the environment's proxy
-	transport.MaxConnsPerHost = cfg.Concurrency + 1              // one for the validation of the key
+	transport.DialContext = (&net.Dialer{Timeout: connectTimeout, KeepAlive: keepAlive}).DialContext
+	transport.TLSHandshakeTimeout = connectTimeout
+	transport.MaxConnsPerHost = cfg.Concurrency + 1 // one for the validation of the key
 	transport.MaxIdleConnsPerHost = cfg.Concurrency
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.CAFile != "" {

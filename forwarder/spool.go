@@ -160,6 +160,9 @@ type spoolEntry struct {
 	route  string
 	cost   int64 // bytes of the file, in whole blocks
 	taken  bool
+
+	attempts  int       // of sending it that failed, since the start
+	notBefore time.Time // it is not given out
 }
 
 func compareEntries(a, b *spoolEntry) int {
@@ -261,7 +264,7 @@ func (s *spool) claim(r *record, cost, free int64) (e, oldest *spoolEntry, err e
 		s.files++
 		s.serial++
 		name := spoolName{uint64(r.start.Unix()), s.serial, r.points}
-		return &spoolEntry{name: name, start: r.start, target: r.target, route: r.route, cost: cost}, nil, nil
+		return &spoolEntry{name: name, start: r.start, target: r.target, route: r.route, cost: cost, attempts: r.attempts, notBefore: r.notBefore}, nil, nil
 	}
 	if len(s.waiting) == 0 || s.waiting[0].start.After(r.start) {
 		return nil, nil, errSpoolFull
@@ -325,19 +328,49 @@ func (s *spool) evict(e *spoolEntry) error {
 	return nil
 }
 
+// oldest returns the start of what take would give. If that is nothing, at is when
+// there may be something; zero: after a change.
+func (s *spool) oldest(now time.Time, leftAlone []string) (start time.Time, found bool, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, at := s.first(now, leftAlone)
+	if i < 0 {
+		return start, false, at
+	}
+	return s.waiting[i].start, true, at
+}
+
+// first returns the place of the oldest entry that may be taken, -1 if there is none;
+// mu must be held.
+func (s *spool) first(now time.Time, leftAlone []string) (i int, at time.Time) {
+	for i, e := range s.waiting {
+		switch {
+		case slices.Contains(leftAlone, e.route) && !s.tooOld(e, now):
+		case !e.notBefore.After(now) || s.tooOld(e, now):
+			return i, time.Time{}
+		case at.IsZero() || e.notBefore.Before(at):
+			at = e.notBefore
+		}
+	}
+	return -1, at
+}
+
 // take returns the oldest record that the destination still takes, which nobody
-// else gets until it is released; ok is false if there is none. Records that are
-// too old or damaged are dropped on the way.
-func (s *spool) take(now time.Time) (r *record, ok bool) {
+// else gets until it is released; ok is false if there is none. Records of the routes
+// to leave alone are passed over. Records that are too old or damaged are dropped on
+// the way.
+func (s *spool) take(now time.Time, leftAlone []string) (r *record, ok bool) {
 	s.running.RLock()
 	defer s.running.RUnlock()
 	for !s.closed {
 		s.mu.Lock()
-		if len(s.waiting) == 0 {
+		i, _ := s.first(now, leftAlone)
+		if i < 0 {
 			s.mu.Unlock()
 			return nil, false
 		}
-		e := s.pop()
+		e := s.waiting[i]
+		s.waiting = slices.Delete(s.waiting, i, i+1)
 		s.mu.Unlock()
 		if s.tooOld(e, now) {
 			s.discard(e, lostTooOld)
@@ -349,7 +382,7 @@ func (s *spool) take(now time.Time) (r *record, ok bool) {
 			defer s.mu.Unlock()
 			e.taken = true
 			s.s.Takes++
-			r.entry = e
+			r.entry, r.attempts = e, e.attempts
 			return r, true
 		}
 		if passing(err) {
@@ -413,6 +446,7 @@ func (s *spool) release(r *record) {
 	s.giveBack(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	r.entry.attempts, r.entry.notBefore = r.attempts, r.notBefore
 	s.insert(r.entry)
 }
 

@@ -52,7 +52,7 @@ func TestSpoolOnAFullDisk(t *testing.T) {
 	if files, err := filepath.Glob(filepath.Join(cfg.Dir, "*"+tempSuffix)); err != nil || files != nil {
 		t.Errorf("left behind: %v, %v", files, err)
 	}
-	taken, _ := s.take(start)
+	taken, _ := s.take(start, nil)
 	if err := s.done(taken); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestSpoolOnAReadOnlyDisk(t *testing.T) {
 	if err := s.put(small(3, start)); !errors.Is(err, errSpoolReadOnly) {
 		t.Errorf("put: %v, want %v", err, errSpoolReadOnly)
 	}
-	r, ok := s.take(start)
+	r, ok := s.take(start, nil)
 	if !ok || r.points != 1 {
 		t.Fatalf("taken: %+v", r)
 	}

@@ -53,7 +53,7 @@ func mustPut(t testing.TB, s *spool, records ...*record) {
 // points takes everything and tells the records by their points.
 func takePoints(s *spool, now time.Time) (taken []uint64) {
 	for {
-		r, ok := s.take(now)
+		r, ok := s.take(now, nil)
 		if !ok {
 			return taken
 		}
@@ -74,8 +74,8 @@ func TestSpoolKeepsRecords(t *testing.T) {
 	large.target, large.body = "https://example.org", bytes.Repeat([]byte("0123456789"), 50_000)
 	mustPut(t, s, large, small(2, start.Add(20*time.Second)), small(3, start), small(4, start.Add(20*time.Second)))
 
-	first, _ := s.take(start)
-	second, _ := s.take(start)
+	first, _ := s.take(start, nil)
+	second, _ := s.take(start, nil)
 	if first.points != 3 || !same(second, large) {
 		t.Errorf("taken: %d, then %+v", first.points, second)
 	}
@@ -83,7 +83,7 @@ func TestSpoolKeepsRecords(t *testing.T) {
 	if err := s.done(first); err != nil {
 		t.Fatal(err)
 	}
-	third, _ := s.take(start)
+	third, _ := s.take(start, nil)
 	if err := s.drop(third); err != nil || third.points != 1 {
 		t.Errorf("drop of %d: %v", third.points, err)
 	}
@@ -101,7 +101,7 @@ func TestSpoolKeepsRecords(t *testing.T) {
 	if err := s.put(large); !errors.Is(err, errSpoolClosed) {
 		t.Errorf("put into a closed spool: %v", err)
 	}
-	if r, ok := s.take(start); ok {
+	if r, ok := s.take(start, nil); ok {
 		t.Errorf("taken from a closed spool: %+v", r)
 	}
 
@@ -229,7 +229,7 @@ func TestSpoolTidiesUp(t *testing.T) {
 	if err := errors.Join(os.Rename(file, outside), os.Symlink(outside, file)); err != nil {
 		t.Fatal(err)
 	}
-	if r, ok := s.take(start); ok {
+	if r, ok := s.take(start, nil); ok {
 		t.Errorf("taken by way of a link: %+v", r)
 	}
 	if _, err := os.Lstat(in(nameOf(small(9, start)) + tempSuffix)); !os.IsNotExist(err) {
@@ -250,7 +250,7 @@ func TestSpoolBytes(t *testing.T) {
 	s := mustOpenSpool(t, cfg)
 	at := func(n int) time.Time { return start.Add(time.Duration(n) * time.Second) }
 	mustPut(t, s, small(1, at(1)), small(2, at(2)), small(3, at(3)))
-	if r, ok := s.take(start); !ok || r.points != 1 {
+	if r, ok := s.take(start, nil); !ok || r.points != 1 {
 		t.Fatalf("taken: %+v", r)
 	}
 	mustPut(t, s, small(4, at(4)))
@@ -378,7 +378,7 @@ func TestSpoolKeepsTheDiskFree(t *testing.T) {
 func TestSpoolPanicsOnADoubleDone(t *testing.T) {
 	s := mustOpenSpool(t, testSpoolConfig(t))
 	mustPut(t, s, small(1, start))
-	r, _ := s.take(start)
+	r, _ := s.take(start, nil)
 	if err := s.done(r); err != nil {
 		t.Fatal(err)
 	}
@@ -430,7 +430,7 @@ func TestSpoolConcurrently(t *testing.T) {
 		taking.Go(func() {
 			for {
 				ended := last.Load()
-				r, ok := s.take(start)
+				r, ok := s.take(start, nil)
 				switch {
 				case !ok && ended:
 					return
@@ -486,7 +486,7 @@ func TestSpoolChild(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println("has", n)
-		if r, ok := s.take(start); ok && n%2 == 0 {
+		if r, ok := s.take(start, nil); ok && n%2 == 0 {
 			fmt.Println("end", r.points)
 			if err := s.done(r); err != nil {
 				t.Fatal(err)
@@ -604,7 +604,7 @@ func BenchmarkSpool(b *testing.B) {
 					put(b, s)
 				}
 				each(b, func() {
-					r, ok := s.take(start)
+					r, ok := s.take(start, nil)
 					if !ok {
 						b.Error("there is nothing to take")
 						return

@@ -21,7 +21,10 @@ type record struct {
 	points   uint64
 	body     []byte
 
-	entry *spoolEntry // of a record that was taken, the spool's own
+	// What is forgotten with the process.
+	attempts  int         // that failed
+	notBefore time.Time   // it is not given out
+	entry     *spoolEntry // of a record that was taken, the spool's own
 }
 
 // The bounds of a record. A file that says otherwise is torn.

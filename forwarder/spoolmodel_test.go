@@ -92,7 +92,7 @@ func (k *keeper) act() {
 	case what < 9:
 		k.put()
 	case what < 14:
-		if r, ok := k.spool.take(k.now); ok {
+		if r, ok := k.spool.take(k.now, nil); ok {
 			k.check(r)
 			k.taken = append(k.taken, r)
 		}
@@ -191,7 +191,7 @@ func (k *keeper) takeAll(d disk) {
 	var before time.Time
 	found := map[uint64]bool{}
 	for {
-		r, ok := k.spool.take(k.now)
+		r, ok := k.spool.take(k.now, nil)
 		if !ok {
 			break
 		}
@@ -342,10 +342,10 @@ func TestSpoolPutFailsWhole(t *testing.T) {
 		if after != before {
 			t.Errorf("step %d: it was %+v, is %+v", failAt, before, after)
 		}
-		if r, ok := k.spool.take(start); !ok || r.points != 1 {
+		if r, ok := k.spool.take(start, nil); !ok || r.points != 1 {
 			t.Errorf("step %d: the record that was there is not", failAt)
 		}
-		if r, ok := k.spool.take(start); ok {
+		if r, ok := k.spool.take(start, nil); ok {
 			t.Errorf("step %d: a record that was not put was taken: %+v", failAt, r)
 		}
 		return d, err
@@ -376,12 +376,12 @@ func TestSpoolRemovesLater(t *testing.T) {
 	if err := k.spool.put(modelRecord(1, start)); err != nil {
 		t.Fatal(err)
 	}
-	r, _ := k.spool.take(start)
+	r, _ := k.spool.take(start, nil)
 	d.steps, d.failAt, d.failure = 0, 1, syscall.EROFS
 	if err := k.spool.done(r); !errors.Is(err, errSpoolReadOnly) {
 		t.Errorf("done returned %v, want %v", err, errSpoolReadOnly)
 	}
-	if again, ok := k.spool.take(start); ok {
+	if again, ok := k.spool.take(start, nil); ok {
 		t.Errorf("record %d was delivered and is given out again", again.points)
 	}
 	if s := k.spool.stats(); s.Bytes != spoolBlock || s.Points != 0 || s.Done != 1 || s.WriteErrors != 1 {
@@ -427,7 +427,7 @@ func TestSpoolKeepsWhatItCannotEvict(t *testing.T) {
 	if err := k.spool.put(modelRecord(2, start)); !errors.Is(err, syscall.EIO) {
 		t.Errorf("put: %v", err)
 	}
-	if r, ok := k.spool.take(start); !ok || r.points != 1 || len(k.lost) != 0 {
+	if r, ok := k.spool.take(start, nil); !ok || r.points != 1 || len(k.lost) != 0 {
 		t.Errorf("taken: %+v; lost: %v", r, k.lost)
 	}
 }
@@ -441,13 +441,13 @@ func TestSpoolWaitsForDescriptors(t *testing.T) {
 	}
 	mustPut(t, k.spool, modelRecord(1, start))
 	d.steps, d.failAt, d.failure = 0, 1, syscall.EMFILE
-	if r, ok := k.spool.take(start); ok {
+	if r, ok := k.spool.take(start, nil); ok {
 		t.Errorf("taken: %+v", r)
 	}
 	if s := k.spool.stats(); s.ReadErrors != 1 || s.Records != 1 {
 		t.Errorf("%+v", s)
 	}
-	if _, ok := k.spool.take(start); !ok {
+	if _, ok := k.spool.take(start, nil); !ok {
 		t.Error("it is not given out any more")
 	}
 }
@@ -477,7 +477,7 @@ func TestSpoolStatsDoNotWaitForTheDisk(t *testing.T) {
 				ended <- err
 				return
 			}
-			r, ok := k.spool.take(start)
+			r, ok := k.spool.take(start, nil)
 			if !ok {
 				ended <- errors.New("there is nothing to take")
 				return
@@ -533,7 +533,7 @@ func TestSpoolQuarantinesTornFiles(t *testing.T) {
 	}
 	for name, content := range torn {
 		d, s, lost := spoolOf(t, nameOf(whole), content)
-		if r, ok := s.take(start); ok {
+		if r, ok := s.take(start, nil); ok {
 			t.Errorf("%s: taken: %+v", name, r)
 		}
 		got := s.stats()
@@ -546,7 +546,7 @@ func TestSpoolQuarantinesTornFiles(t *testing.T) {
 		}
 	}
 	_, s, _ := spoolOf(t, nameOf(whole), file)
-	if r, ok := s.take(start); !ok || !same(r, whole) {
+	if r, ok := s.take(start, nil); !ok || !same(r, whole) {
 		t.Errorf("the whole file is not taken: %+v", r)
 	}
 }
@@ -560,13 +560,13 @@ func TestSpoolNamesAreChecked(t *testing.T) {
 		if len(*lost) != 1 || (*lost)[0].points != name.points {
 			t.Errorf("%v: lost when opened: %+v", name, *lost)
 		}
-		if r, ok := s.take(start); ok {
+		if r, ok := s.take(start, nil); ok {
 			t.Errorf("%v: took %+v", name, r)
 		}
 		// The file becomes another one later.
 		d, s, lost := spoolOf(t, nameOf(whole), encodeRecord(whole))
 		d.put(filepath.Join(modelFolder, nameOf(whole)), encodeRecord(&record{start: time.Unix(int64(name.start), 0), points: name.points, body: whole.body}))
-		if r, ok := s.take(start); ok || len(*lost) != 1 || (*lost)[0].points != 10 {
+		if r, ok := s.take(start, nil); ok || len(*lost) != 1 || (*lost)[0].points != 10 {
 			t.Errorf("%v: took %+v, lost %+v", name, r, *lost)
 		}
 	}
@@ -574,7 +574,7 @@ func TestSpoolNamesAreChecked(t *testing.T) {
 	if err := d.remove(filepath.Join(modelFolder, nameOf(whole))); err != nil {
 		t.Fatal(err)
 	}
-	if r, ok := s.take(start); ok || len(*lost) != 1 {
+	if r, ok := s.take(start, nil); ok || len(*lost) != 1 {
 		t.Errorf("took %+v, lost %+v", r, *lost)
 	}
 	checkSpoolBooks(t, s.stats())
@@ -668,7 +668,7 @@ func FuzzSpoolFile(f *testing.F) {
 			}
 		}
 		d, s, lost := spoolOf(t, name, file)
-		r, ok := s.take(time.Unix(0, 0))
+		r, ok := s.take(time.Unix(0, 0), nil)
 		got := s.stats()
 		checkSpoolBooks(t, got)
 		switch {

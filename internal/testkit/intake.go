@@ -154,6 +154,13 @@ func (in *Intake) Problems() []string {
 	return slices.Clone(in.problems)
 }
 
+// Forget forgets what was received so far, but for the problems.
+func (in *Intake) Forget() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.taken, in.requests = content{}, nil
+}
+
 // route is what the intake takes at a path: the limits are those that the Datadog
 // Agent keeps to, in bytes and in points a request.
 type route struct {

@@ -1,0 +1,152 @@
+package forwarder
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// tryWithSpool is try with a spool, in which a test may have put something.
+func tryWithSpool(t *testing.T, answer func(*payload) error, records ...*record) *trial {
+	t.Helper()
+	account := &books{}
+	cfg := testSpoolConfig(t)
+	cfg.Lost = account.lost
+	s := mustOpenSpool(t, cfg)
+	for _, r := range records {
+		account.restored(r.points)
+	}
+	mustPut(t, s, records...)
+	return try(t, s, account, answer)
+}
+
+// Payloads on disk of a route that nobody answers do not hold up those of the others
+// that lie behind them, nor does one that always fails.
+func TestADeadRouteDoesNotHoldUpTheSpool(t *testing.T) {
+	for name, fails := range map[string]func(p *payload) bool{
+		"a dead route":                func(p *payload) bool { return p.route == &sketchRoute },
+		"some payloads of each route": func(p *payload) bool { return p.points == 1000 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var records []*record
+				const n = 6 * defaultConcurrency
+				for i := range 2 * n {
+					r := small(1, time.Now().Add(time.Duration(i)*time.Second-10*time.Minute))
+					r.route = seriesRoute.path
+					if i < n {
+						r.route, r.points = sketchRoute.path, 1000
+					}
+					records = append(records, r)
+				}
+				r := tryWithSpool(t, func(p *payload) error {
+					if fails(p) {
+						return answered(500)
+					}
+					return nil
+				}, records...)
+				time.Sleep(10 * time.Minute)
+				if s := r.check(t); s.Delivered != n {
+					t.Errorf("%d points are not held up: %+v", n, s)
+				}
+				if all, _ := r.intake.seen(); len(all) > 1000 {
+					t.Errorf("%d requests", len(all))
+				}
+				time.Sleep(oldestPoints)
+				if s := r.check(t); s.Dropped[DroppedTooOld] != 1000*n {
+					t.Errorf("an hour later: %+v", s)
+				}
+				r.end()
+			})
+		})
+	}
+}
+
+// In an outage a payload goes to disk after a while, and not before; what is fresh is
+// still in memory for the probe.
+func TestWhatWaitsGoesToDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := true
+		r := tryWithSpool(t, func(*payload) error {
+			if dead {
+				return errors.New("connection refused")
+			}
+			return nil
+		})
+		r.give(1, time.Now(), 100)
+		time.Sleep(r.after - time.Second)
+		r.give(2, time.Now(), 100)
+		synctest.Wait()
+		if s := r.check(t); s.Queued != 3 {
+			t.Errorf("before: %+v", s)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if s := r.check(t); s.Spooled != 1 || s.Queued != 2 {
+			t.Errorf("after: %+v", s)
+		}
+		dead = false
+		time.Sleep(2 * maxPause)
+		if s := r.check(t); s.Delivered != 3 {
+			t.Errorf("at the end: %+v", s)
+		}
+		r.end()
+	})
+}
+
+// While the key is refused for hours there is one request a minute, and points get lost
+// by their age only.
+func TestARefusedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused := true
+		r := tryWithSpool(t, func(*payload) error {
+			if refused {
+				return answered(403)
+			}
+			return nil
+		})
+		const hours = 2
+		for range hours * 120 {
+			r.give(1, time.Now(), 100)
+			time.Sleep(30 * time.Second)
+		}
+		s := r.check(t)
+		if left := s.Produced - s.DroppedInAll(); left < 118 || left > 122 || s.Dropped[DroppedTooOld] != s.DroppedInAll() {
+			t.Errorf("after %d hours: %+v", hours, s)
+		}
+		if all, _ := r.intake.seen(); len(all) > hours*60+1 {
+			t.Errorf("%d requests in %d hours", len(all), hours)
+		}
+		refused = false
+		time.Sleep(blockedPause + time.Minute)
+		if got := r.check(t); got.Queued+got.Spooled != 0 || got.Delivered < 115 {
+			t.Errorf("with the key right again: %+v", got)
+		}
+		r.end()
+	})
+}
+
+// After the clock was set back, points come from the future; they are delivered, from
+// memory and from disk.
+func TestPointsFromTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := true
+		r := tryWithSpool(t, func(*payload) error {
+			if dead {
+				return errors.New("connection refused")
+			}
+			return nil
+		})
+		r.give(1, time.Now().Add(3*time.Hour), 100)
+		time.Sleep(time.Minute)
+		r.give(2, time.Now().Add(2*time.Hour), 100)
+		r.give(4, time.Now(), 100)
+		dead = false
+		time.Sleep(time.Minute)
+		if s := r.check(t); s.Delivered != 7 {
+			t.Errorf("stats = %+v", s)
+		}
+		r.end()
+	})
+}

@@ -96,11 +96,7 @@ func withoutSecrets(base string) string {
 // close gives back what a destination that never ran has acquired.
 func (d *datadog) close() {
 	for _, e := range d.endpoints {
-		if e.spool != nil {
-			if err := e.spool.close(); err != nil {
-				d.log.Error("closing the spool failed", "error", err)
-			}
-		}
+		e.closeSpool()
 	}
 }
 

@@ -68,9 +68,9 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 		case TypeDatadog:
 			opened, err = openDatadog(&d, name, agent, cfg.ShutdownTimeout, spools, log)
 		case TypeDogStatsD:
-			opened = openDogStatsD(d, name, log)
+			opened = openDogStatsD(&d, name, cfg.ShutdownTimeout, spools, log)
 		case TypeStatsD:
-			opened = openStatsD(d, name, log)
+			opened = openStatsD(&d, name, cfg.ShutdownTimeout, log)
 		case TypeDiscard:
 			opened = &sink{label: name}
 		default:
@@ -90,7 +90,7 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 // close gives back what was opened and never ran.
 func (f *Forwarder) close() {
 	for _, d := range f.destinations {
-		if d, ok := d.(*datadog); ok {
+		if d, ok := d.(interface{ close() }); ok {
 			d.close()
 		}
 	}

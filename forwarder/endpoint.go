@@ -29,11 +29,11 @@ const (
 	spoolPause = time.Second
 )
 
-// endpoint delivers payloads to one place: a URL with a key.
+// endpoint delivers payloads to one place: a URL with a key, or the server of a relay.
 //
 //	add ─▶ memory ◀──────── oldest ──────── spool
 //	         │  └──── overflow, shutdown ─────▲
-//	         └─ newest, oldest by turns ─▶ 4 senders ─▶ delivered, dropped, or back
+//	         └─ newest, oldest by turns ─▶ senders ─▶ delivered, dropped, or back
 //
 // While requests fail, nothing is sent but one probe at a time, of the freshest
 // payload that was not tried yet: circuit. There is one for the endpoint, of which

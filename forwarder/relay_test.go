@@ -481,7 +481,14 @@ func TestPacketsAreSentOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got, want strings.Builder
 		n := 0
-		f, r := stubbed(t, DestinationConfig{Type: TypeStatsD}, &lockedBuffer{}, func(packet string) (int, error) {
+		var f *Forwarder
+		var r *relay
+		f, r = stubbed(t, DestinationConfig{Type: TypeStatsD}, &lockedBuffer{}, func(packet string) (int, error) {
+			if n%7 == 3 { // the last one failed
+				if s, lines := f.Stats()[0], strings.Count(got.String(), "\n"); s.Delivered != uint64(lines) {
+					t.Errorf("%d points are delivered, want %d", s.Delivered, lines)
+				}
+			}
 			if n++; n%7 == 3 {
 				return 0, errAway
 			}
@@ -534,7 +541,14 @@ func TestARelaysServerIsAwayForMinutes(t *testing.T) {
 		begun := time.Now()
 		lines := map[string]int{}
 		var back time.Duration // when the first packet came after it was away
+		writing := false
 		f, _ := stubbed(t, DestinationConfig{Type: TypeDogStatsD}, &log, func(packet string) (int, error) {
+			if writing {
+				t.Error("two packets are written at once")
+			}
+			writing = true
+			time.Sleep(10 * time.Millisecond)
+			writing = false
 			now := time.Since(begun)
 			if now > time.Minute && now < time.Minute+away {
 				return 0, errAway

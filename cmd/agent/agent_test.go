@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,7 +85,17 @@ func TestTheOpenIntervalIsFlushedAtTheEnd(t *testing.T) {
 // An intake that is down costs the shutdown timeout and exit code 2; a second
 // signal does not wait for it.
 func TestShutdownWithTheIntakeDown(t *testing.T) {
-	settings := []string{"WEIR_FLUSH_INTERVAL=1s", "DD_API_KEY=" + testkit.APIKey, "DD_URL=http://127.0.0.1:1"}
+	settings := []string{"WEIR_FLUSH_INTERVAL=1s", "DD_API_KEY=" + testkit.APIKey, "DD_URL=http://127.0.0.1:1", "WEIR_SPOOL_ENABLED=false"}
+	t.Run("with a spool", func(t *testing.T) {
+		p := start(t, build(t), append(settings, "WEIR_SPOOL_ENABLED=true")...)
+		sendLines(t, p.address, "a:1|c")
+		if code := p.stop(t); code != 0 {
+			t.Errorf("exit code %d, want 0: what is on disk is not lost", code)
+		}
+		if !regexp.MustCompile(`forwarder=datadog books="(\d+) points = 0 delivered \+ (\d+) on disk \+ 0 dropped"`).MatchString(p.log()) {
+			t.Error("the final account does not say what is on disk")
+		}
+	})
 	t.Run("one signal", func(t *testing.T) {
 		p := start(t, build(t), append(settings, "WEIR_SHUTDOWN_TIMEOUT=100ms")...)
 		sendLines(t, p.address, "a:1|c")

@@ -67,6 +67,7 @@ func TestPacketsAreSentOnce(t *testing.T) {
 			got.WriteString(packet)
 			return len(packet), nil
 		})
+		f.timeout = time.Hour // the pauses after so many failures add up
 		r.open = func() packetEncoder { return &packetsOf{20} }
 		queue := make(chan *metric.Batch)
 		done := make(chan struct{})

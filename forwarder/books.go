@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/weir-agent/weir/metric"
@@ -56,9 +57,10 @@ type DestinationStats struct {
 	Bytes    uint64 // delivered, as compressed
 	Retries  uint64 // attempts after the first
 
-	// Of Datadog's endpoints.
-	Endpoint         bool
-	Healthy          bool   // the last requests did well
+	Endpoint bool // what is sent there over the network has a state of health
+	Healthy  bool // the last requests did well
+
+	Spools           bool   // what cannot be sent goes to disk
 	SpoolBytes       uint64 // on disk
 	SpoolErrors      uint64 // files that could not be written, removed or read
 	SpoolQuarantined uint64 // files that were damaged, or not the spool's
@@ -70,6 +72,47 @@ func (s *DestinationStats) DroppedInAll() (n uint64) {
 		n += dropped
 	}
 	return n
+}
+
+// String says the books in words:
+//
+//	120 points + 30 of an earlier run = 100 delivered + 5 in memory + 38 on disk + 7 dropped (5 too_old, 2 rejected)
+func (s *DestinationStats) String() string {
+	text := fmt.Appendf(nil, "%d points", s.Produced)
+	if s.Restored > 0 {
+		text = fmt.Appendf(text, " + %d of an earlier run", s.Restored)
+	}
+	text = fmt.Appendf(text, " = %d delivered", s.Delivered)
+	if s.Queued > 0 {
+		text = fmt.Appendf(text, " + %d in memory", s.Queued)
+	}
+	if s.Spooled > 0 {
+		text = fmt.Appendf(text, " + %d on disk", s.Spooled)
+	}
+	text = fmt.Appendf(text, " + %d dropped", s.DroppedInAll())
+	separator := " ("
+	for why, n := range s.Dropped {
+		if n > 0 {
+			text = fmt.Appendf(text, "%s%d %v", separator, n, DropReason(why))
+			separator = ", "
+		}
+	}
+	if separator == ", " {
+		text = append(text, ')')
+	}
+	return string(text)
+}
+
+// LostSince reports whether points were lost since an earlier snapshot that with more
+// time, room or luck would have been delivered. Those that no destination of that kind
+// would have taken do not count.
+func (s *DestinationStats) LostSince(before *DestinationStats) bool {
+	for _, why := range [...]DropReason{DroppedShutdown, DroppedUnreachable, DroppedQueueFull, DroppedSpoolFull, DroppedSpoolError} {
+		if s.Dropped[why] > before.Dropped[why] {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *books) produced(points uint64) {
@@ -168,6 +211,9 @@ func (f *Forwarder) Stats() []DestinationStats {
 			all = append(all, s)
 		}
 	}
+	if f.orphans != nil {
+		all = append(all, f.orphans.account.snapshot())
+	}
 	return all
 }
 
@@ -190,14 +236,16 @@ func (f *Forwarder) Readings(dst []metric.Reading) []metric.Reading {
 			dst = append(dst, metric.Reading{Name: "forwarder." + name, Tags: []string{tag}, Value: value, Level: true})
 		}
 		level("points.queued", float64(s.Queued))
-		if !s.Endpoint {
+		if s.Endpoint {
+			healthy := 0.0
+			if s.Healthy {
+				healthy = 1
+			}
+			level("healthy", healthy)
+		}
+		if !s.Spools {
 			continue
 		}
-		healthy := 0.0
-		if s.Healthy {
-			healthy = 1
-		}
-		level("healthy", healthy)
 		total("points.restored", s.Restored)
 		level("points.spooled", float64(s.Spooled))
 		level("spool.bytes", float64(s.SpoolBytes))

@@ -13,6 +13,19 @@ const (
 	maxBackoff    = 64 * time.Second // of a payload that fails while others do not
 	maxRetryAfter = 5 * time.Minute  // what the intake may ask for
 	blockedPause  = time.Minute      // between attempts with a key that was refused
+
+	// A relay's server is near, and trying costs it little.
+	firstRelayBackoff = 100 * time.Millisecond
+	maxRelayBackoff   = 5 * time.Second
+)
+
+// pauses are bounds of pauses that double with each failure in a row.
+type pauses struct{ first, most time.Duration }
+
+var (
+	circuitPauses = pauses{firstBackoff, maxPause}
+	payloadPauses = pauses{firstBackoff, maxBackoff}
+	relayPauses   = pauses{firstRelayBackoff, maxRelayBackoff}
 )
 
 // circuit says whether requests may be made.
@@ -31,6 +44,7 @@ type circuit struct {
 	failures int // in a row
 	probing  bool
 	era      uint64
+	quick    bool // tried again sooner: relayPauses
 }
 
 // allows reports whether a request may begin now. If not, at says when to ask again;
@@ -64,7 +78,7 @@ func (c *circuit) succeed(era uint64) (recovered bool) {
 		return false
 	}
 	recovered = c.open
-	*c = circuit{era: c.era}
+	*c = circuit{era: c.era, quick: c.quick}
 	if recovered {
 		c.era++
 	}
@@ -82,7 +96,11 @@ func (c *circuit) fail(era uint64, begun, now time.Time, retryAfter time.Duratio
 		return
 	}
 	c.failures++
-	pause := max(backoff(c.failures, maxPause)-now.Sub(begun), backoff(1, maxPause))
+	bounds := circuitPauses
+	if c.quick {
+		bounds = relayPauses
+	}
+	pause := max(bounds.after(c.failures)-now.Sub(begun), bounds.after(1))
 	if retryAfter > 0 {
 		retryAfter = max(retryAfter, firstBackoff)
 		pause = retryAfter + rand.N(retryAfter/8)
@@ -104,12 +122,12 @@ func (c *circuit) trip(until time.Time, blocked bool) {
 	c.era++
 }
 
-// backoff returns the pause after so many failures, at most the given one. Half of it
-// is chance, so that not all agents come back at once.
-func backoff(failures int, most time.Duration) time.Duration {
-	whole := most
+// after returns the pause after so many failures. Half of it is chance, so that not all
+// agents come back at once.
+func (p pauses) after(failures int) time.Duration {
+	whole := p.most
 	if failures < 16 { // far from where shifting overflows
-		whole = min(firstBackoff<<(failures-1), most)
+		whole = min(p.first<<(failures-1), p.most)
 	}
 	return whole/2 + rand.N(whole/2)
 }

@@ -27,7 +27,7 @@ func (e *endpoint) readSpool(now time.Time) {
 		e.dropRecord(r, DroppedRejected, errors.New("nothing goes to "+r.route))
 		return
 	}
-	w.payload = payload{routes[i], r.encoding, r.body, r.points, r.start}
+	w.payload = payload{route: routes[i], encoding: r.encoding, body: r.body, points: r.points, start: r.start}
 	e.serial++
 	w.serial = e.serial
 	e.insert(w)
@@ -84,13 +84,24 @@ func (e *endpoint) expire(now time.Time) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	var points [dropReasons]uint64
 	for {
 		old := e.oldest(func(w *waiting) bool { return w.tooOld(now) })
 		if old == nil {
 			break
 		}
 		e.remove(old)
-		e.giveUp(old, DroppedTooOld, nil)
+		if old.record != nil {
+			e.giveUp(old, old.age(), nil)
+			continue
+		}
+		e.account.dropped(old.points, old.age())
+		points[old.age()] += old.points
+	}
+	for why, n := range points {
+		if n > 0 {
+			e.log.Error("dropped points", "points", n, "reason", DropReason(why).String())
+		}
 	}
 	e.wake.Broadcast()
 }

@@ -6,7 +6,7 @@
 //
 //	batches ─▶ filter ─▶ logs:    queue ─▶ encode, write, rotate
 //	       ├─▶ filter ─▶ datadog: queue ─▶ encode, compress ─▶ payloads ─▶ endpoint: send, retry, spool
-//	       └─▶ filter ─▶ relay:   queue ─▶ packets ─▶ send, retry
+//	       └─▶ filter ─▶ relay:   queue ─▶ packets ─▶ payloads ─▶ endpoint: the same
 //
 // In: Batches. Out: lines of a log, payloads of Datadog's intake, packets for other
 // servers of DogStatsD and StatsD. It never changes a point, and forgets none
@@ -43,6 +43,7 @@ type destination interface {
 type Forwarder struct {
 	destinations []destination
 	filters      []*filter // by destination; none: everything goes everywhere
+	orphans      *orphans  // nil: there are none
 	timeout      time.Duration
 	log          *slog.Logger
 }
@@ -67,9 +68,9 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 		case TypeDatadog:
 			opened, err = openDatadog(&d, name, agent, cfg.ShutdownTimeout, spools, log)
 		case TypeDogStatsD:
-			opened = openDogStatsD(d, name, log)
+			opened = openDogStatsD(&d, name, cfg.ShutdownTimeout, spools, log)
 		case TypeStatsD:
-			opened = openStatsD(d, name, log)
+			opened = openStatsD(&d, name, cfg.ShutdownTimeout, log)
 		case TypeDiscard:
 			opened = &sink{label: name}
 		default:
@@ -82,13 +83,14 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 		f.destinations = append(f.destinations, opened)
 		f.filters = append(f.filters, newFilter(&d))
 	}
+	f.orphans = spools.orphans()
 	return f, nil
 }
 
 // close gives back what was opened and never ran.
 func (f *Forwarder) close() {
 	for _, d := range f.destinations {
-		if d, ok := d.(*datadog); ok {
+		if d, ok := d.(interface{ close() }); ok {
 			d.close()
 		}
 	}
@@ -98,8 +100,12 @@ func (f *Forwarder) close() {
 // waiting, for at most the shutdown timeout. It never blocks the sender.
 func (f *Forwarder) Run(batches <-chan *metric.Batch) {
 	ctx, giveUp := context.WithCancel(context.Background())
+	var running, tidying sync.WaitGroup
+	defer tidying.Wait()
 	defer giveUp()
-	var running sync.WaitGroup
+	if f.orphans != nil {
+		tidying.Go(func() { f.orphans.run(ctx) })
+	}
 	queues := make([]chan *metric.Batch, len(f.destinations))
 	for i, d := range f.destinations {
 		queues[i] = make(chan *metric.Batch, batchesWaiting)

@@ -166,7 +166,10 @@ func chaosTime(t *testing.T) time.Duration {
 // WEIR_CHAOS says for how long new seeds are drawn (a duration), WEIR_CHAOS_SEED which one
 // is tried.
 func TestChaos(t *testing.T) {
-	const few = 24
+	few := 24
+	if raceEnabled {
+		few = 8
+	}
 	begun := time.Now()
 	lasts := chaosTime(t)
 	seen := map[fault]int{}

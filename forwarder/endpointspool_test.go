@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,9 +68,10 @@ func TestADeadRouteDoesNotHoldUpTheSpool(t *testing.T) {
 // still in memory for the probe.
 func TestWhatWaitsGoesToDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dead := true
+		var dead atomic.Bool
+		dead.Store(true)
 		r := tryWithSpool(t, func(*payload) error {
-			if dead {
+			if dead.Load() {
 				return errors.New("connection refused")
 			}
 			return nil
@@ -86,7 +88,7 @@ func TestWhatWaitsGoesToDisk(t *testing.T) {
 		if s := r.check(t); s.Spooled != 1 || s.Queued != 2 {
 			t.Errorf("after: %+v", s)
 		}
-		dead = false
+		dead.Store(false)
 		time.Sleep(2 * maxPause)
 		if s := r.check(t); s.Delivered != 3 {
 			t.Errorf("at the end: %+v", s)
@@ -99,9 +101,10 @@ func TestWhatWaitsGoesToDisk(t *testing.T) {
 // by their age only.
 func TestARefusedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refused := true
+		var refused atomic.Bool
+		refused.Store(true)
 		r := tryWithSpool(t, func(*payload) error {
-			if refused {
+			if refused.Load() {
 				return answered(403)
 			}
 			return nil
@@ -118,7 +121,7 @@ func TestARefusedKey(t *testing.T) {
 		if all, _ := r.intake.seen(); len(all) > hours*60+1 {
 			t.Errorf("%d requests in %d hours", len(all), hours)
 		}
-		refused = false
+		refused.Store(false)
 		time.Sleep(blockedPause + time.Minute)
 		if got := r.check(t); got.Queued+got.Spooled != 0 || got.Delivered < 115 {
 			t.Errorf("with the key right again: %+v", got)
@@ -131,9 +134,10 @@ func TestARefusedKey(t *testing.T) {
 // memory and from disk.
 func TestPointsFromTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dead := true
+		var dead atomic.Bool
+		dead.Store(true)
 		r := tryWithSpool(t, func(*payload) error {
-			if dead {
+			if dead.Load() {
 				return errors.New("connection refused")
 			}
 			return nil
@@ -142,7 +146,7 @@ func TestPointsFromTheFuture(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.give(2, time.Now().Add(2*time.Hour), 100)
 		r.give(4, time.Now(), 100)
-		dead = false
+		dead.Store(false)
 		time.Sleep(time.Minute)
 		if s := r.check(t); s.Delivered != 7 {
 			t.Errorf("stats = %+v", s)

@@ -94,6 +94,8 @@ func (k *killing) start() {
 	if err := k.cmd.Start(); err != nil {
 		k.t.Fatal(err)
 	}
+	cmd := k.cmd
+	k.t.Cleanup(func() { _ = cmd.Process.Kill() })
 	listening := regexp.MustCompile(`msg=listening .*address=(\S+)`)
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		if m := listening.FindStringSubmatch(k.stderr.String()); m != nil {
@@ -263,7 +265,7 @@ func (k *killing) check(points, kills int) {
 type flakyIntake struct {
 	tb      testing.TB
 	inner   testkit.Intake
-	address string
+	address string // does not change once it is known
 	fair    atomic.Bool
 	busy    atomic.Int64
 	over    chan struct{}
@@ -283,7 +285,7 @@ func newFlakyIntake(t *testing.T, seed uint64) *flakyIntake {
 	t.Cleanup(func() {
 		close(f.over)
 		living.Wait()
-		f.server.Close()
+		f.shut()
 	})
 	return f
 }
@@ -296,9 +298,20 @@ func (f *flakyIntake) open(address string) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.address = l.Addr().String()
+	if f.address == "" {
+		f.address = l.Addr().String()
+	}
 	f.server = &http.Server{Handler: f}
 	go f.server.Serve(l)
+}
+
+// shut breaks all connections.
+func (f *flakyIntake) shut() {
+	f.answering.Lock()
+	defer f.answering.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.server.Close()
 }
 
 // live refuses connections now and then.
@@ -313,9 +326,7 @@ func (f *flakyIntake) live() {
 		if f.fair.Load() {
 			continue
 		}
-		f.answering.Lock()
-		f.server.Close()
-		f.answering.Unlock()
+		f.shut()
 		on := f.wait(down)
 		f.open(f.address)
 		if !on {

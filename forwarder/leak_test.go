@@ -19,7 +19,10 @@ func TestAThousandOutages(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	chaosCertificates()
 	folder := t.TempDir()
-	const outages = 1000
+	outages := 1000
+	if raceEnabled {
+		outages = 100
+	}
 	synctest.Test(t, func(t *testing.T) {
 		n := newChaosNet(t, rand.New(rand.NewPCG(1, 1)), "https")
 		cfg := toDatadog(n.url())
@@ -77,6 +80,9 @@ func TestAThousandOutages(t *testing.T) {
 // With a dead intake and 200 thousand contexts in every flush, memory is what the queue
 // may take and a constant.
 func TestMemoryWithADeadIntake(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector needs memory of its own")
+	}
 	const (
 		contexts = 200_000
 		constant = 24 << 20 // what a batch is encoded in, and compressed, and read ahead

@@ -30,6 +30,9 @@ func TestAfterAnOutage(t *testing.T) {
 		{90 * time.Minute, answers404, defaultMaxQueue},
 	} {
 		t.Run(fmt.Sprint(test.outage, " ", test.how), func(t *testing.T) {
+			if raceEnabled && test.outage > time.Hour {
+				t.Skip("it takes a minute under the race detector")
+			}
 			t.Parallel()
 			afterOutage(t, test.outage, test.how, test.room)
 		})

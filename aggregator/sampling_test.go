@@ -258,3 +258,22 @@ func TestAddTreatedDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a packet", n)
 	}
 }
+
+// Even if every value has an identity of its own, fractions of events are not lost.
+func TestSamplingByATagIsUnbiased(t *testing.T) {
+	share := 0.3
+	r := rules.New(rules.Config{Rules: []rules.Rule{{Match: "*", Sample: &share, SampleBy: "user", DropTags: []string{"user"}}}})
+	const users = 20_000
+	var lines metric.Lines
+	p := parser.New(parser.DefaultConfig())
+	for user := range users {
+		p.Packet(fmt.Appendf(nil, "m:1|d|#user:%d", user), false, &lines)
+	}
+	got := sampleOnce(t, p, func() Treat { return r.NewSession().Apply }, 1, []*metric.Lines{&lines})
+	if se := math.Sqrt(users * (1 - share) / share); math.Abs(got["count"]-users) > 3*se {
+		t.Errorf("count %v, want %v, give or take %.0f", got["count"], users, se)
+	}
+	if math.Abs(got["sum"]-got["count"]) > 100 {
+		t.Errorf("sum %v and count %v of ones differ", got["sum"], got["count"])
+	}
+}

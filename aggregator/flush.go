@@ -2,7 +2,6 @@ package aggregator
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,9 +22,9 @@ type flusher struct {
 
 	keptExpiry uint32 // as expiry, for kept gauges
 
-	suffixes []aggregate // what is sent of a histogram
-	percents []int       // ascending
-	own      ownSeries
+	byDefault outcome                      // what is sent of a histogram
+	outcomes  map[*metric.Profile]*outcome // likewise, if rules say so
+	own       ownSeries
 
 	sizes struct{ series, sketches int } // of the last batch
 
@@ -46,23 +45,12 @@ func newFlusher(a *Aggregator) *flusher {
 		expiry:   intervalsIn(a.cfg.Expiry.Context, a.cfg.FlushInterval),
 		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
 		seconds:  a.cfg.FlushInterval.Seconds(),
+		outcomes: map[*metric.Profile]*outcome{},
 		own:      newOwnSeries(a),
 
 		keptExpiry: intervalsIn(a.cfg.Expiry.KeptGauge, a.cfg.FlushInterval),
 	}
-	for _, name := range a.cfg.Histogram.Aggregates {
-		f.suffixes = append(f.suffixes, f.aggregateNamed(name))
-	}
-	for _, p := range a.cfg.Histogram.Percentiles {
-		f.percents = append(f.percents, percentOf(p))
-	}
-	slices.Sort(f.percents)
-	f.percents = slices.Compact(f.percents)
-	for i, percent := range f.percents {
-		f.suffixes = append(f.suffixes, aggregate{
-			percentileSuffix(percent), metric.GaugeType, func(s *summary) float64 { return s.percentiles[i] },
-		})
-	}
+	f.byDefault = f.newOutcome(&metric.Profile{})
 	return f
 }
 
@@ -101,7 +89,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 		Series:   make([]metric.Series, 0, f.sizes.series+f.sizes.series/16+64),
 		Sketches: make([]metric.SketchPoint, 0, f.sizes.sketches),
 	}
-	m := merge{flusher: f, batch: b}
+	m := merge{flusher: f, batch: b, profiles: f.a.contexts.profileChunks()}
 	mergeFamily(&m, counters, func(c *columns) *column[float64] { return &c.counters }, m.counter)
 	mergeFamily(&m, gauges, func(c *columns) *column[gauge] { return &c.gauges }, m.gauge)
 	mergeFamily(&m, sets, func(c *columns) *column[set] { return &c.sets }, m.set)
@@ -142,8 +130,9 @@ func (f *flusher) statistics() flushStats {
 // merge is the work of one flush.
 type merge struct {
 	*flusher
-	batch *metric.Batch
-	stats flushStats
+	batch    *metric.Batch
+	profiles profiles
+	stats    flushStats
 
 	percentiles []float64 // scratch
 }
@@ -271,10 +260,11 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 	if (*at.context).Kind() == metric.ClassicTimer {
 		summarize = all.summarizeClassic
 	}
-	s := summarize(m.percents, m.percentiles[:0])
+	o := m.outcomeOf(m.profiles.of(at.slot))
+	s := summarize(o.percents, m.percentiles[:0])
 	m.percentiles = s.percentiles
-	for i := range m.suffixes {
-		a := &m.suffixes[i]
+	for i := range o.suffixes {
+		a := &o.suffixes[i]
 		m.emit(*at.context, a.suffix, a.value(&s), a.kind)
 	}
 	resetAll(parts, (*histogram).reset)

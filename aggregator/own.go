@@ -76,7 +76,7 @@ func (o *ownSeries) state(r metric.Reading) *ownState {
 		id.Tags = append(id.Tags, []byte(tag))
 	}
 	var scratch identityScratch
-	s := &ownState{context: metric.NewContext(scratch.contextKey(&id, "", &naming{tags: o.tags}))}
+	s := &ownState{context: metric.NewContext(scratch.contextKey(&id, &naming{tags: o.tags}))}
 	o.known[key] = s
 	return s
 }

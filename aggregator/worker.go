@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -25,16 +26,19 @@ type Worker struct {
 	describe   Describe
 
 	// Scratch, to be reused.
-	id      metric.Identity
-	scratch identityScratch
-	lines   *metric.Lines // under way, their packed values
-	now     int64         // when they came
-	salt    uint64        // of their sender
-	hashes  [window]uint64
-	checks  [window]uint32
-	refs    [window]ref
+	id        metric.Identity
+	treatment metric.Treatment // of id
+	scratch   identityScratch
+	lines     *metric.Lines // under way, their packed values
+	now       int64         // when they came
+	salt      uint64        // of their sender
+	hashes    [window]uint64
+	checks    [window]uint32
+	refs      [window]ref
 
 	mu         sync.Mutex // guards the fields below; taken once for a batch of packets
+	treat      Treat      // nil: no rules
+	random     *rand.Rand // draws samples
 	identities *identities
 	weighted   []weightedRef              // by the index of an opWeighted ref
 	freeWeight []uint32                   // indexes of weighted that are free
@@ -44,18 +48,12 @@ type Worker struct {
 	stats      workerStats
 }
 
-// weightedRef is where samples sent at a rate below 1 go.
-type weightedRef struct {
-	ref     ref
-	weight  float64 // 1/rate
-	classic bool    // the weight counts events, and nothing else
-}
-
 // workerStats counts what became of a worker's lines. All of a batch is counted
 // under one lock, so that the sums are right whenever one looks.
 type workerStats struct {
 	lines                        uint64
-	samples                      uint64 // accepted metric lines; aggregated + passed + refused
+	samples                      uint64 // accepted metric lines; aggregated + sampled out + passed + refused
+	sampledOut                   uint64 // samples of which no value was drawn
 	passed                       uint64 // samples with a time of their own
 	ignoredTimes                 uint64 // samples aggregated as if they had none
 	events                       uint64 // those refused included
@@ -73,7 +71,9 @@ func newWorker(a *Aggregator, number int, describe Describe) *Worker {
 		number:     number,
 		describe:   describe,
 		passing:    map[string]*metric.Context{},
+		random:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		identities: newIdentities(),
+		weighted:   make([]weightedRef, fixedWeighted),
 		active:     newColumns(),
 		spare:      newColumns(),
 	}
@@ -178,38 +178,7 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 	case opKeptGauge:
 		w.active.keptGauges.at(r.index()).add(s, w.packed(s), w.now)
 	case opWeighted:
-		w.addWeighted(w.weighted[r.index()], s)
-	}
-}
-
-// addWeighted adds the values of a sample of which each stands for several events.
-func (w *Worker) addWeighted(to weightedRef, s *metric.Sample) {
-	index, weight := to.ref.index(), to.weight
-	switch to.ref.op() {
-	case opCounter:
-		sum := w.active.counters.at(index)
-		*sum += s.Value * weight
-		for _, v := range w.packed(s) {
-			*sum += v * weight
-		}
-	case opHistogram:
-		h := w.active.histograms.at(index)
-		if to.classic {
-			h.unseen += (weight - 1) * float64(1+len(w.packed(s)))
-			weight = 1
-		}
-		h.add(s.Value, weight)
-		for _, v := range w.packed(s) {
-			h.add(v, weight)
-		}
-	case opDistribution:
-		d := w.active.distributions.at(index)
-		d.addWeighted(s.Value, weight)
-		for _, v := range w.packed(s) {
-			d.addWeighted(v, weight)
-		}
-	default:
-		panic("BUG: a weight on a kind that ignores rates")
+		w.addByIndex(r.index(), s)
 	}
 }
 

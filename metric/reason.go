@@ -32,6 +32,8 @@ const (
 	ContextLimit   // its context would be one too many
 	ReservedName   // its name begins like weir's own
 	TimestampLimit // too many points with their own timestamps in one interval
+	DroppedByRule  // a rule says so
+	TooLong        // rules made its name and tags too long
 
 	// Reasons is how many there are.
 	Reasons
@@ -57,6 +59,8 @@ var reasonNames = [Reasons]string{
 	ContextLimit:   "context_limit",
 	ReservedName:   "reserved_name",
 	TimestampLimit: "timestamp_limit",
+	DroppedByRule:  "dropped_by_rule",
+	TooLong:        "too_long",
 }
 
 // String returns the reason's name, in lower case with underscores.

@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"forwarder":         {"metric"},
 	"config":            {"metric", "listener", "parser", "aggregator", "forwarder"},
 	"cmd/agent":         {"metric", "listener", "parser", "aggregator", "forwarder", "config"},
+	"bench/capture":     {},
 	"internal/archtest": {},
 	"internal/testkit":  {},
 }

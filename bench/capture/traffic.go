@@ -85,12 +85,31 @@ func model() []series {
 		"releases", "monitors", "replays", "profiles", "options",
 	}
 	tagSets := [][]tag{
-		{outcome}, {platform}, {queue, outcome}, {category, outcome}, {backend}, {task, outcome}, {partition, consumer}, {sdk},
-		{plan, category}, {endpoint, method},
+		{outcome},
+		{platform},
+		{queue, outcome},
+		{category, outcome},
+		{backend},
+		{task, outcome},
+		{partition, consumer},
+		{sdk},
+		{plan, category},
+		{endpoint, method},
 	}
 	operations := []struct{ suffix, kind string }{
-		{"processed", "c"}, {"duration", "ms"}, {"errors", "c"}, {"backlog", "g"}, {"size", "d"}, {"attempts", "c"},
-		{"latency", "d"}, {"active", "g"}, {"retries", "c"}, {"users", "s"}, {"batch.duration", "ms"}, {"dropped", "c"}, {"hit_ratio", "g"},
+		{"processed", "c"},
+		{"duration", "ms"},
+		{"errors", "c"},
+		{"backlog", "g"},
+		{"size", "d"},
+		{"attempts", "c"},
+		{"latency", "d"},
+		{"active", "g"},
+		{"retries", "c"},
+		{"users", "s"},
+		{"batch.duration", "ms"},
+		{"dropped", "c"},
+		{"hit_ratio", "g"},
 	}
 	for i, area := range areas {
 		for j, op := range operations {

@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"forwarder":         {"metric"},
 	"config":            {"metric", "listener", "parser", "rules", "aggregator", "forwarder"},
 	"cmd/agent":         {"metric", "listener", "parser", "rules", "aggregator", "forwarder", "config"},
+	"bench/capture":     {},
 	"internal/archtest": {},
 	"internal/testkit":  {},
 }

@@ -22,7 +22,7 @@ type Profile struct {
 	Percentiles []float64 // likewise
 }
 
-// Budget bounds the contexts of all that meet a rule, together. It is immutable and
+// Budget bounds the contexts of each metric that meets a rule. It is immutable and
 // compared by its address.
 type Budget struct {
 	Rule        int    // its index in the configuration

@@ -83,7 +83,7 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 	}
 
 	// What comes of it is for the agent itself to say: one that sees nothing else.
-	a := aggregator.New(cfg.Aggregator, []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
+	a := newAggregator(cfg, []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
 	in := intake{parser: p, worker: a.Worker(0)}
 	in.packet([]byte(packet), false, "")
 	in.end()

@@ -13,6 +13,7 @@ type identityScratch struct {
 	tags [][]byte
 	name []byte
 	key  []byte
+	made metric.Candidate
 }
 
 // naming is what the configuration adds to names and tags.
@@ -43,11 +44,17 @@ func locate(id *metric.Identity, sender string, n *naming) {
 	id.Tags = appendOriginTags(id.Tags, id.Origin, sender, n)
 }
 
-// contextKey returns the canonical key of an identity's context: with the
-// namespace before the name, the configured tags added, the tags sorted without
-// repeats, and the last host and device tag taken out of them. The key is valid
+// contextKey returns the canonical key of an identity's context. The key is valid
 // until the next call.
 func (k *identityScratch) contextKey(id *metric.Identity, n *naming) []byte {
+	k.key = k.candidate(id, n).AppendKey(k.key[:0])
+	return k.key
+}
+
+// candidate returns what an identity's context is made of: with the namespace before
+// the name, the configured tags added, the tags sorted without repeats, and the last
+// host and device tag taken out of them. It is valid until the next call.
+func (k *identityScratch) candidate(id *metric.Identity, n *naming) *metric.Candidate {
 	var host metric.Host
 	var device []byte
 	tags := append(k.tags[:0], n.tags...)
@@ -73,8 +80,10 @@ func (k *identityScratch) contextKey(id *metric.Identity, n *naming) []byte {
 		k.name = append(append(k.name[:0], n.namespace...), name...)
 		name = k.name
 	}
-	k.key = metric.AppendContextKey(k.key[:0], id.Kind, name, host, device, tags)
-	return k.key
+	c := &k.made
+	c.Kind, c.Name, c.Host, c.Device, c.Tags = id.Kind, name, host, device, tags
+	c.Sighting.Version = 0
+	return c
 }
 
 // originTag takes a tag that is not meant for Datadog but says where the line comes

@@ -6,13 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-)
 
-// What happens when a metric has as many contexts as it may have.
-const (
-	OverflowFold    = "fold"    // the values of the guilty tag key become one
-	OverflowDrop    = "drop"    // samples of further contexts are refused
-	OverflowObserve = "observe" // nothing; what fold would do is reported
+	"github.com/weir-agent/weir/metric"
 )
 
 // What happens to gauges where other kinds are folded.
@@ -56,7 +51,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxContexts:          1_000_000,
 		MaxContextsPerMetric: 10_000,
-		Overflow:             OverflowFold,
+		Overflow:             metric.OverflowFold,
 		Window:               10 * time.Minute,
 		KeepTop:              20,
 		Gauges:               GaugesRefuse,
@@ -78,7 +73,7 @@ func (c *Config) Validate() error {
 	if c.MaxContextsPerMetric < 1 || c.MaxContextsPerMetric > maxContextsLimit {
 		fault("max_contexts_per_metric", "%d is out of range; use 1 to %d", c.MaxContextsPerMetric, maxContextsLimit)
 	}
-	if !slices.Contains([]string{OverflowFold, OverflowDrop, OverflowObserve}, c.Overflow) {
+	if !slices.Contains([]string{metric.OverflowFold, metric.OverflowDrop, metric.OverflowObserve}, c.Overflow) {
 		fault("overflow", "there is no %q; use fold, drop or observe", c.Overflow)
 	}
 	if c.Window < minWindow || c.Window > maxWindow {

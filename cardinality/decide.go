@@ -20,13 +20,13 @@ func (g *Guard) overflow(s *shard, m *tracked, c *metric.Candidate, limit int) (
 	}
 	policy := g.overflowOf(m)
 	switch {
-	case policy == OverflowObserve:
+	case policy == metric.OverflowObserve:
 		if w == nil || !w.told {
 			g.decide(s, m, limit, true)
 			g.tell(m)
 		}
 		return false, metric.Accepted
-	case policy == OverflowDrop || !g.foldable(m):
+	case policy == metric.OverflowDrop || !g.foldable(m):
 		g.beginRefusing(s, m, c, limit)
 		return false, metric.MetricLimit
 	}

@@ -258,8 +258,8 @@ func (g *Guard) Observe(seen *metric.Sighting, samples uint32) {
 
 // Admit is asked before the context of a candidate is made. The answer is Accepted, or
 // why it is refused. It may begin a fold: then changed is true, the candidate is
-// another one, and its context may exist already. The caller calls Gone if it did not
-// make the context after all.
+// another one, and its context may exist already. The caller calls Withdraw if it did
+// not make the context after all.
 func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
 	if g.live.Load() >= int64(g.cfg.Load().MaxContexts) {
 		g.full.Store(true)
@@ -339,6 +339,25 @@ func (g *Guard) Gone(number uint32, stale bool) {
 		m.stale = max(0, m.stale-1)
 	} else {
 		m.gone[m.part]++
+	}
+}
+
+// Withdraw says that a context that was admitted was not made.
+func (g *Guard) Withdraw(number uint32) {
+	g.live.Add(-1)
+	s, m := g.lock(number)
+	defer s.mu.Unlock()
+	if m != nil {
+		m.live--
+	}
+}
+
+// Settled says that all that a change of folds made stale is forgotten.
+func (g *Guard) Settled(number uint32) {
+	s, m := g.lock(number)
+	defer s.mu.Unlock()
+	if m != nil {
+		m.stale = 0
 	}
 }
 

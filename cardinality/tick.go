@@ -312,7 +312,7 @@ func (g *Guard) relieve() {
 			break
 		}
 		s, m := g.lock(l.number)
-		if m != nil && g.foldable(m) && g.overflowOf(m) == OverflowFold {
+		if m != nil && g.foldable(m) && g.overflowOf(m) == metric.OverflowFold {
 			g.decide(s, m, int(level), false)
 		}
 		s.mu.Unlock()

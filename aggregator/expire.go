@@ -87,6 +87,9 @@ func (f *flusher) silent() []slotID {
 // forgotten and, with aging, those that no sample had since the last sweep with
 // aging. The reader gets its turn after every segment.
 func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
+	w.mu.Lock()
+	w.shortcuts = nil
+	w.mu.Unlock()
 	for hash, more := uint64(0), true; more; more = hash != 0 {
 		w.mu.Lock()
 		hash = w.identities.sweepSegment(hash, aging, func(r ref, unused bool) bool {

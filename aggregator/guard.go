@@ -58,7 +58,31 @@ type sightedRef struct {
 // onceLen is how many identities of folded metrics a worker holds in mind as met once.
 // Only those that come again while they are are remembered: so values that come only
 // once, by the million, take no memory and push nothing out.
-const onceLen = 1 << 18
+const onceLen = 1 << 16
+
+// shortcut leads from what a guard made of a candidate to the place of its samples,
+// without the key of its context: the hash of its tags is 64 bits under a key that
+// nobody knows, and one metric has few folded contexts.
+type shortcut struct {
+	sum     uint64
+	version uint64 // of the folds, which no other metric has; 0: free
+	profile *metric.Profile
+	ref     ref
+}
+
+const shortcuts = 1024
+
+// shortcutOf returns the place of a candidate in the table.
+func (w *Worker) shortcutOf(c *metric.Candidate) *shortcut {
+	if w.shortcuts == nil {
+		w.shortcuts = new([shortcuts]shortcut)
+	}
+	return &w.shortcuts[c.Sighting.Folded%shortcuts]
+}
+
+func (s *shortcut) leads(c *metric.Candidate, p *metric.Profile) bool {
+	return s.version == c.Sighting.Version && s.sum == c.Sighting.Folded && s.profile == p
+}
 
 // recurs reports whether the identity of a folded metric was met not long ago.
 func (w *Worker) recurs(hash uint64) bool {

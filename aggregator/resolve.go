@@ -97,8 +97,11 @@ func (w *Worker) resolve(id *metric.Identity) (r ref, why metric.Reason) {
 	k, contexts, guard := &w.scratch, w.aggregator.contexts, w.aggregator.guard
 	c := k.candidate(id, &w.aggregator.naming)
 	c.Budget = w.treatment.Budget
-	if guard != nil {
-		guard.Meet(c)
+	var short *shortcut
+	if guard != nil && guard.Meet(c) && !c.Host.Explicit {
+		if short = w.shortcutOf(c); short.leads(c, w.treatment.Profile) {
+			return short.ref, metric.Accepted
+		}
 	}
 	k.key = c.AppendKey(k.key[:0])
 	f := familyOf(id.Kind)
@@ -108,7 +111,11 @@ func (w *Worker) resolve(id *metric.Identity) (r ref, why metric.Reason) {
 			return 0, why
 		}
 	}
-	return makeRef(opOf(f), slot), metric.Accepted
+	r = makeRef(opOf(f), slot)
+	if short != nil {
+		*short = shortcut{c.Sighting.Folded, c.Sighting.Version, w.treatment.Profile, r}
+	}
+	return r, metric.Accepted
 }
 
 // newContext makes a context, if the guard admits it.

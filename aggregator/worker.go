@@ -44,6 +44,7 @@ type Worker struct {
 	freeWeight []uint32                   // indexes of weighted that are free
 	sighted    []sightedRef               // by the index of an opSighted ref; the first is none
 	freeSight  []uint32                   // indexes of sighted that are free
+	shortcuts  *[shortcuts]shortcut       // by hash; nil: none
 	once       []uint32                   // by hash: the rest of the last hash that was met there
 	passing    map[string]*metric.Context // of points that are passed on in this interval
 	active     *columns                   // filled by the reader

@@ -45,7 +45,7 @@ type fold struct {
 	apart     map[string]bool       // of the pooled key: the keys that are none of it
 	heavy     *heavy                // nil: no memory
 	values    *window               // distinct tags
-	alone     *window               // the contexts there would be with all folds but this one
+	alone     *window               // the contexts there would be with all folds but this one, if there are others
 	began     time.Duration
 	until     time.Duration // not lifted before: what it is about was seen by an earlier process
 
@@ -93,14 +93,14 @@ func (g *Guard) release(f *fold) {
 
 // is reports whether a tag has the key of the fold.
 func (f *fold) is(tag []byte) bool {
-	switch f.key {
-	case bareKey:
-		return bytes.IndexByte(tag, ':') <= 0
-	case pooledKey:
-		key := keyOf(tag)
-		return len(key) > 0 && !f.apart[stringOf(key)]
+	if n := len(f.prefix); n > 0 {
+		return len(tag) >= n && tag[0] == f.prefix[0] && bytes.Equal(tag[:n], f.prefix)
 	}
-	return len(tag) >= len(f.prefix) && tag[0] == f.prefix[0] && bytes.Equal(tag[:len(f.prefix)], f.prefix)
+	key := keyOf(tag)
+	if f.key == bareKey {
+		return len(key) == 0
+	}
+	return len(key) > 0 && !f.apart[stringOf(key)]
 }
 
 // keyOf returns the key of a tag.
@@ -227,10 +227,8 @@ func (f *fold) keeps(hash uint64, tag []byte) bool {
 
 // observe counts n samples of a candidate. The lock is held.
 func (g *Guard) observe(m *tracked, s *metric.Sighting, n uint32) {
-	if m.watch != nil {
-		m.watch.contexts.insert(s.Folded)
-	}
 	m.folded.demand.insert(s.Raw)
+	several := len(s.Values) > 1
 	for i, h := range s.Values {
 		f := m.folded.folds[i]
 		if h == 0 {
@@ -239,11 +237,15 @@ func (g *Guard) observe(m *tracked, s *metric.Sighting, n uint32) {
 		f.values.insert(h)
 		if k := f.kept[h]; k != nil {
 			k.count = addClipped(k.count, n)
-			f.alone.insert(s.Folded)
+			if several {
+				f.alone.insert(s.Folded)
+			}
 			continue
 		}
 		f.heavy.add(h, n)
-		f.alone.insert(s.Folded - f.otherHash + h)
+		if several {
+			f.alone.insert(s.Folded - f.otherHash + h)
+		}
 	}
 }
 

@@ -128,17 +128,15 @@ const (
 	fewContexts = 8
 )
 
-// New returns a Guard; cfg must have passed Validate. file keeps what is to outlive
-// the process, "" for none; what it has is in force at once.
-func New(cfg Config, file string, log *slog.Logger) *Guard {
-	g := &Guard{log: log, hash: newHasher(), file: file, save: make(chan struct{}, 1)}
+// New returns a Guard that has decided nothing; cfg must have passed Validate.
+func New(cfg Config, log *slog.Logger) *Guard {
+	g := &Guard{log: log, hash: newHasher(), save: make(chan struct{}, 1)}
 	g.level.Store(math.MaxInt32)
 	for i := range g.shards {
 		g.shards[i].byName = map[metricName]uint32{}
 	}
 	g.SetConfig(cfg)
 	g.now.Store(time.Now().Unix())
-	g.restore()
 	return g
 }
 

@@ -152,31 +152,38 @@ func (f *fold) state() foldState {
 	return s
 }
 
-// restore puts the state in the file into force. A file that is damaged is set aside.
-func (g *Guard) restore() {
-	if g.file == "" {
-		return
+// Open puts what an earlier process saved into force, and lets Run save to the same
+// file. It is called before the first candidate comes. A file that is damaged is set
+// aside.
+func (g *Guard) Open(file string) {
+	g.file = file
+	if err := g.Load(file); err != nil {
+		moved := os.Rename(file, file+".damaged")
+		g.log.Warn("the state of the cardinality guards is damaged and was set aside: folds of the last run are forgotten",
+			"file", file, "error", errors.Join(err, moved))
 	}
-	s, err := readState(g.file)
+}
+
+// Load puts what an earlier process saved into force, and leaves the file as it is. It
+// is called before the first candidate comes.
+func (g *Guard) Load(file string) error {
+	s, err := readState(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return
+		return nil
 	}
 	if err != nil {
-		aside := g.file + ".damaged"
-		moved := os.Rename(g.file, aside)
-		g.log.Warn("the state of the cardinality guards is damaged and was set aside: folds of the last run are forgotten",
-			"file", g.file, "error", errors.Join(err, moved))
-		return
+		return err
 	}
 	age := time.Since(s.Saved)
 	window := g.cfg.Load().Window
 	if age > window || age < -time.Minute {
-		return // nothing of it is in the window
+		return nil // nothing of it is in the window
 	}
 	g.hash = s.Hash
 	for i := range s.Metrics {
 		g.restoreMetric(&s.Metrics[i], window-max(0, age))
 	}
+	return nil
 }
 
 func readState(name string) (s state, err error) {

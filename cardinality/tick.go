@@ -34,7 +34,7 @@ func (g *Guard) Wanted(interval time.Duration) (metrics map[uint32]bool, interva
 		return nil, 0
 	}
 	g.each(func(_ *shard, m *tracked) {
-		if w := m.watch; w != nil && (rotating || !w.fed) && (m.folded == nil || m.folded.dry) {
+		if w := m.watch; w != nil && (rotating || !w.fed) {
 			if metrics == nil {
 				metrics = map[uint32]bool{}
 			}

@@ -58,7 +58,10 @@ func newWorld(t *testing.T, cfg cardinality.Config, file string) *world {
 	agg := aggregator.DefaultConfig()
 	agg.Hostname = "agent"
 	agg.MaxContexts = cfg.MaxContexts
-	w.guard = cardinality.New(cfg, file, log)
+	w.guard = cardinality.New(cfg, log)
+	if file != "" {
+		w.guard.Open(file)
+	}
 	w.aggregator = aggregator.New(agg, []aggregator.Describe{w.parser.Describe}, log)
 	w.aggregator.SetGuard(w.guard)
 	var ctx context.Context

@@ -46,7 +46,7 @@ func newSpools(cfg *Config, env func(string) string, log *slog.Logger) *spools {
 	if !cfg.Spool.Enabled || !slices.ContainsFunc(cfg.Forwarders, overNetwork) {
 		return s
 	}
-	folder, err := stateDir(cfg.StateDir, env)
+	folder, err := StateDir(cfg.StateDir, env)
 	if err != nil {
 		s.warn(err)
 		return s

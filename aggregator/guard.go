@@ -72,12 +72,20 @@ type shortcut struct {
 
 const shortcuts = 1024
 
-// shortcutOf returns the place of a candidate in the table.
+// shortcutOf returns the place of a candidate in the table, one of four.
 func (w *Worker) shortcutOf(c *metric.Candidate) *shortcut {
 	if w.shortcuts == nil {
 		w.shortcuts = new([shortcuts]shortcut)
 	}
-	return &w.shortcuts[c.Sighting.Folded%shortcuts]
+	at := c.Sighting.Folded + c.Sighting.Version*0x9e3779b97f4a7c15 // metrics may have the same tags
+	first := at % shortcuts &^ 3
+	four := w.shortcuts[first : first+4]
+	for i := range four {
+		if s := &four[i]; s.version == 0 || s.version == c.Sighting.Version && s.sum == c.Sighting.Folded {
+			return s
+		}
+	}
+	return &four[at>>32&3]
 }
 
 func (s *shortcut) leads(c *metric.Candidate, p *metric.Profile) bool {

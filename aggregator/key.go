@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"math"
 	"slices"
 	"strings"
 
@@ -130,15 +131,17 @@ func (k *identityScratch) sorted(tags [][]byte) [][]byte {
 
 // headOf returns the first bytes of a tag as a number that orders as they do.
 func headOf(tag []byte) uint64 {
-	if len(tag) >= 8 {
+	n := len(tag)
+	if n >= 8 {
 		return binary.BigEndian.Uint64(tag)
 	}
+	if n >= 4 { // the last four bytes overlap the first
+		last := uint64(binary.BigEndian.Uint32(tag[n-4:])) << (8 * (8 - n)) & math.MaxUint32
+		return uint64(binary.BigEndian.Uint32(tag))<<32 | last
+	}
 	var head uint64
-	for i := range 8 {
-		head <<= 8
-		if i < len(tag) {
-			head |= uint64(tag[i])
-		}
+	for i, b := range tag {
+		head |= uint64(b) << (56 - 8*i)
 	}
 	return head
 }

@@ -10,12 +10,12 @@ import (
 // Explain says in sentences which limits and folds a candidate meets, and changes
 // nothing.
 func (g *Guard) Explain(c *metric.Candidate) []string {
-	s, _ := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c.Kind, c.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.find(c.Kind, c.Name)
+	m := s.find(hash, c.Kind, c.Name)
 	if m == nil {
-		m = &tracked{metricName: metricName{c.Kind, string(c.Name)}}
+		m = &tracked{kind: c.Kind, name: string(c.Name)}
 	}
 	alike := *m
 	alike.budget = c.Budget

@@ -78,20 +78,17 @@ type settings struct {
 // shard is a share of the metrics.
 type shard struct {
 	mu      sync.Mutex
-	byName  map[metricName]uint32 // index into metrics
+	byHash  map[uint64]uint32 // of kind and name, to the index in metrics
 	metrics []*tracked
 	free    []uint32
 	scratch choice
 }
 
-type metricName struct {
-	kind metric.Kind
-	name string
-}
-
 // tracked is what is known of a metric.
 type tracked struct {
-	metricName
+	kind   metric.Kind
+	name   string
+	hash   uint64 // of both
 	number uint32
 	live   int32              // contexts, those to be forgotten left out
 	stale  int32              // of live, how many a fold will make be forgotten
@@ -133,7 +130,7 @@ func New(cfg Config, log *slog.Logger) *Guard {
 	g := &Guard{log: log, hash: newHasher(), save: make(chan struct{}, 1)}
 	g.level.Store(math.MaxInt32)
 	for i := range g.shards {
-		g.shards[i].byName = map[metricName]uint32{}
+		g.shards[i].byHash = map[uint64]uint32{}
 	}
 	g.SetConfig(cfg)
 	g.now.Store(time.Now().Unix())
@@ -158,15 +155,15 @@ func (g *Guard) SetMembers(members func(metric.Kind, uint32, func(metric.Member)
 	g.members = members
 }
 
-// shardOf returns where a metric is.
-func (g *Guard) shardOf(kind metric.Kind, name []byte) (*shard, uint32) {
-	i := (uint32(g.hash.bytes(name)>>(64-shardBits)) ^ uint32(kind)) & (shards - 1)
-	return &g.shards[i], i
+// shardOf returns where a metric is, and its hash.
+func (g *Guard) shardOf(kind metric.Kind, name []byte) (*shard, uint64) {
+	hash := g.hash.bytes(name) + uint64(kind)
+	return &g.shards[hash%shards], hash
 }
 
 // find returns a metric, nil if it is not known. The lock is held.
-func (s *shard) find(kind metric.Kind, name []byte) *tracked {
-	if i, known := s.byName[metricName{kind, stringOf(name)}]; known {
+func (s *shard) find(hash uint64, kind metric.Kind, name []byte) *tracked {
+	if i, known := s.byHash[hash]; known && s.metrics[i].kind == kind && s.metrics[i].name == string(name) {
 		return s.metrics[i]
 	}
 	return nil
@@ -183,12 +180,12 @@ func (g *Guard) lock(number uint32) (*shard, *tracked) {
 }
 
 // track begins to tell a metric apart; nil if there are too many.
-func (g *Guard) track(s *shard, at uint32, kind metric.Kind, name string) *tracked {
-	if g.tracked.Load() >= maxTracked {
+func (g *Guard) track(s *shard, hash uint64, kind metric.Kind, name string) *tracked {
+	if _, taken := s.byHash[hash]; taken || g.tracked.Load() >= maxTracked {
 		g.counts.untracked.Add(1)
 		return nil
 	}
-	m := &tracked{metricName: metricName{kind, name}}
+	m := &tracked{kind: kind, name: name, hash: hash}
 	i := uint32(len(s.metrics))
 	if n := len(s.free); n > 0 {
 		i, s.free = s.free[n-1], s.free[:n-1]
@@ -196,8 +193,8 @@ func (g *Guard) track(s *shard, at uint32, kind metric.Kind, name string) *track
 	} else {
 		s.metrics = append(s.metrics, m)
 	}
-	m.number = (i+1)<<shardBits | at
-	s.byName[m.metricName] = i
+	m.number = (i+1)<<shardBits | uint32(hash%shards)
+	s.byHash[hash] = i
 	g.tracked.Add(1)
 	return m
 }
@@ -228,11 +225,11 @@ func (g *Guard) foldable(m *tracked) bool {
 // Meet applies the folds in force to a candidate, and reports whether there are any:
 // then its Sighting is to be remembered.
 func (g *Guard) Meet(c *metric.Candidate) (folded bool) {
-	s, _ := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c.Kind, c.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.Sighting.Version = 0
-	m := s.find(c.Kind, c.Name)
+	m := s.find(hash, c.Kind, c.Name)
 	if m == nil {
 		return false
 	}
@@ -263,12 +260,12 @@ func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
 		g.full.Store(true)
 		return false, metric.ContextLimit
 	}
-	s, at := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c.Kind, c.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.find(c.Kind, c.Name)
+	m := s.find(hash, c.Kind, c.Name)
 	if m == nil {
-		if m = g.track(s, at, c.Kind, string(c.Name)); m == nil {
+		if m = g.track(s, hash, c.Kind, string(c.Name)); m == nil {
 			c.Sighting = metric.Sighting{Values: c.Sighting.Values[:0]}
 			g.live.Add(1)
 			return false, metric.Accepted

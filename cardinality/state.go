@@ -221,10 +221,10 @@ func readState(name string) (s state, err error) {
 // restoreMetric puts what is known of a metric into force. It is not lifted before what
 // the earlier process saw has left the window.
 func (g *Guard) restoreMetric(from *metricState, hold time.Duration) {
-	s, at := g.shardOf(from.Kind, []byte(from.Name))
-	m := s.find(from.Kind, []byte(from.Name))
+	s, hash := g.shardOf(from.Kind, []byte(from.Name))
+	m := s.find(hash, from.Kind, []byte(from.Name))
 	if m == nil {
-		if m = g.track(s, at, from.Kind, from.Name); m == nil {
+		if m = g.track(s, hash, from.Kind, from.Name); m == nil {
 			return
 		}
 	}

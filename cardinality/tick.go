@@ -142,8 +142,8 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 		g.endWatch(m)
 	}
 	if m.live == 0 && m.count() == 0 && m.folded == nil && m.watch == nil {
-		i := s.byName[m.metricName]
-		delete(s.byName, m.metricName)
+		i := s.byHash[m.hash]
+		delete(s.byHash, m.hash)
 		s.metrics[i] = nil
 		s.free = append(s.free, i)
 		g.tracked.Add(-1)

@@ -2,7 +2,6 @@ package aggregator
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -17,6 +16,8 @@ type identityScratch struct {
 	name []byte
 	key  []byte
 	made metric.Candidate
+
+	heads [fewTags]uint64
 }
 
 // naming is what the configuration adds to names and tags.
@@ -95,29 +96,32 @@ func (k *identityScratch) candidate(id *metric.Identity, n *naming) *metric.Cand
 	return c
 }
 
+const fewTags = 32
+
 // sorted sorts tags and removes repeats.
 //
 // Nearly all tags differ in their first bytes, which are compared as numbers
 // (BenchmarkAttack).
 func (k *identityScratch) sorted(tags [][]byte) [][]byte {
-	const few = 32
-	if len(tags) > few {
+	if len(tags) > fewTags {
 		slices.SortFunc(tags, bytes.Compare)
 		return slices.CompactFunc(tags, bytes.Equal)
 	}
-	var heads [few]uint64
+	heads := &k.heads
 	repeats := false
 	for i, tag := range tags {
 		head := headOf(tag)
 		j := i
 		for ; j > 0; j-- {
-			order := cmp.Compare(heads[j-1], head)
-			if order == 0 {
-				order = bytes.Compare(tags[j-1], tag)
-				repeats = repeats || order == 0
-			}
-			if order <= 0 {
+			if heads[j-1] < head {
 				break
+			}
+			if heads[j-1] == head {
+				order := bytes.Compare(tags[j-1], tag)
+				repeats = repeats || order == 0
+				if order <= 0 {
+					break
+				}
 			}
 			heads[j], tags[j] = heads[j-1], tags[j-1]
 		}

@@ -35,6 +35,7 @@ type choiceRow struct {
 
 const (
 	maxChoiceKeys = 64 // further ones are pooled
+	minScore      = 4
 	// foldTarget is what folding is to leave of a limit, in quarters: there must be some
 	// room, and no key is to be folded for more.
 	foldTarget = 3
@@ -85,21 +86,21 @@ func (c *choice) find(target, keep, most int) (folded []int, left int) {
 }
 
 // rank finds the values of a key that would keep their own series: the keep most
-// frequent, by how many intervals their contexts had samples in. A value that was
-// there in one interval is not frequent.
+// frequent, by how many contexts have them and in how many intervals these had samples.
+// What is in one context, with samples in an interval and the next, is not frequent.
 func (c *choice) rank(i, keep int) {
 	k := &c.keys[i]
 	scores := make(map[uint64]uint64)
 	for row := range c.rows {
 		if h := c.value(row, i); h != 0 {
-			scores[h] += uint64(c.rows[row].age)
+			scores[h] += uint64(c.rows[row].age) + 1
 		}
 	}
 	k.values = len(scores)
 	type scored struct{ hash, score uint64 }
 	var all []scored
 	for h, score := range scores {
-		if score >= 2 {
+		if score >= minScore {
 			all = append(all, scored{h, score})
 		}
 	}

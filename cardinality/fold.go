@@ -254,7 +254,11 @@ func (g *Guard) observe(m *tracked, s *metric.Sighting, n uint32) {
 func (g *Guard) Keeps(number uint32, context *metric.Context) bool {
 	s, m := g.lock(number)
 	defer s.mu.Unlock()
-	if m == nil || m.folded == nil || m.folded.dry {
+	return m == nil || g.keeps(m, context)
+}
+
+func (g *Guard) keeps(m *tracked, context *metric.Context) bool {
+	if m.folded == nil || m.folded.dry {
 		return true
 	}
 	keeps := true

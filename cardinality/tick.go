@@ -68,7 +68,7 @@ func (g *Guard) each(do func(*shard, *tracked)) {
 func (g *Guard) Alive(number uint32, context *metric.Context) {
 	s, m := g.lock(number)
 	defer s.mu.Unlock()
-	if m == nil || m.watch == nil {
+	if m == nil || m.watch == nil || !g.keeps(m, context) {
 		return
 	}
 	var sum uint64

@@ -21,9 +21,9 @@ func (g *Guard) overflow(s *shard, m *tracked, c *metric.Candidate, limit int) (
 	policy := g.overflowOf(m)
 	switch {
 	case policy == metric.OverflowObserve:
-		if w == nil || !w.told {
+		if w != nil && !w.observed && m.folded == nil {
+			w.observed = true
 			g.decide(s, m, limit, true)
-			g.tell(m)
 		}
 		return false, metric.Accepted
 	case policy == metric.OverflowDrop || !g.foldable(m):
@@ -84,13 +84,6 @@ func (g *Guard) refuse(m *tracked, c *metric.Candidate) {
 	}
 	forOther(c, tag)
 	m.watch.demand.insert(sum)
-}
-
-// tell marks that a decision about a metric was told.
-func (g *Guard) tell(m *tracked) {
-	if m.watch != nil {
-		m.watch.told = true
-	}
 }
 
 // decide folds further keys of a metric, and reports whether that makes room. With

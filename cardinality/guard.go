@@ -108,6 +108,7 @@ type watch struct {
 	since    int  // admitted since then
 	next     int  // admitted until it is to be made again
 	refusing bool // until the next part of the window
+	observed bool // that keys were looked for that fold would fold, in this part of the window
 	told     bool // that it is refused; until the demand is below half of the limit
 	fed      bool // with the contexts there were before
 }

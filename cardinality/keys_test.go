@@ -94,7 +94,8 @@ func TestOnlyGuiltyKeysAreFolded(t *testing.T) {
 						w.send(test.line(i))
 					}
 					b = w.flush()
-					if n := len(series(b, "a")); round == 0 && n > 1000+test.most {
+					// Each key that is folded later than the first may have let as many in again.
+					if n := len(series(b, "a")); round == 0 && n > 1000*max(1, w.logged("folded a tag key"))+test.most {
 						t.Errorf("%d series in the first interval", n)
 					}
 				}

@@ -118,6 +118,7 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 		for i := range w.keys {
 			w.keys[i].values.rotate()
 		}
+		w.observed = false
 		w.refusing, w.known, w.since, w.next = false, w.contexts.estimate(), 0, 0
 		if w.told && w.demand.estimate() < limit/2 {
 			w.told = false

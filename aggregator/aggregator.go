@@ -50,7 +50,8 @@ type Aggregator struct {
 	workers       []*Worker
 	maxIdentities int
 	naming        naming
-	saltSenders   bool // the sender becomes a tag, so it is a part of the identity
+	guard         Guard // nil: the limit of the whole agent is all there is
+	saltSenders   bool  // the sender becomes a tag, so it is a part of the identity
 	flusher       *flusher
 
 	wantExamples bool // of rejected lines, in the log
@@ -65,8 +66,8 @@ func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
 		started:       time.Now(),
 		log:           log,
 		hasher:        newHasher(),
-		contexts:      newContexts(cfg.Cardinality.MaxContexts, len(describe)),
-		maxIdentities: maxIdentitiesPerContext * cfg.Cardinality.MaxContexts,
+		contexts:      newContexts(cfg.MaxContexts, len(describe)),
+		maxIdentities: maxIdentitiesPerContext * cfg.MaxContexts,
 		wantExamples:  log.Enabled(context.Background(), slog.LevelDebug),
 	}
 	a.naming = naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags}
@@ -92,6 +93,12 @@ func (a *Aggregator) SetRules(newTreat func() Treat) {
 		w.treat = newTreat()
 		w.mu.Unlock()
 	}
+}
+
+// SetGuard lets a guard decide which contexts are made, before the first sample comes.
+func (a *Aggregator) SetGuard(guard Guard) {
+	a.guard = guard
+	guard.SetMembers(a.contexts.members)
 }
 
 // Worker returns the worker of a reader.

@@ -42,6 +42,10 @@ type Worker struct {
 	identities *identities
 	weighted   []weightedRef              // by the index of an opWeighted ref
 	freeWeight []uint32                   // indexes of weighted that are free
+	sighted    []sightedRef               // by the index of an opSighted ref; the first is none
+	freeSight  []uint32                   // indexes of sighted that are free
+	shortcuts  *[shortcuts]shortcut       // by hash; nil: none
+	once       []uint32                   // by hash: the rest of the last hash that was met there
 	passing    map[string]*metric.Context // of points that are passed on in this interval
 	active     *columns                   // filled by the reader
 	spare      *columns                   // read and emptied by the flusher, without mu
@@ -179,6 +183,10 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 		w.active.keptGauges.at(r.index()).add(s, w.packed(s), w.now)
 	case opWeighted:
 		w.addByIndex(r.index(), s)
+	case opSighted:
+		to := &w.sighted[r.index()]
+		to.samples++
+		w.add(to.ref, s)
 	}
 }
 

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
@@ -49,12 +51,19 @@ type agent struct {
 	listener   *listener.Listener
 	parsers    []*parser.Parser // by reader
 	aggregator *aggregator.Aggregator
+	guard      *cardinality.Guard
 	forwarder  *forwarder.Forwarder
 	log        *slog.Logger
 }
 
 // newAgent acquires everything and starts nothing.
 func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
+	guard := cardinality.New(cfg.Cardinality, log)
+	if file, err := guardFile(cfg); err != nil {
+		log.Warn("folds will be forgotten when the agent ends", "error", err)
+	} else {
+		guard.Open(file) // before lines can come: a restart admits no burst
+	}
 	cfg.Listen.OriginDetection = cfg.Aggregator.Origin.Detect
 	l, err := listener.New(cfg.Listen, log)
 	if err != nil {
@@ -74,15 +83,23 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	return &agent{
 		listener:   l,
 		parsers:    parsers,
-		aggregator: newAggregator(cfg, describe, log),
+		aggregator: newAggregator(cfg, describe, guard, log),
+		guard:      guard,
 		forwarder:  f,
 		log:        log,
 	}, nil
 }
 
-// newAggregator returns an aggregator with the configured rules.
-func newAggregator(cfg config.Config, describe []aggregator.Describe, log *slog.Logger) *aggregator.Aggregator {
+// guardFile returns where the cardinality guards keep what must outlive the process.
+func guardFile(cfg config.Config) (string, error) {
+	folder, err := forwarder.StateDir(cfg.Forwarder.StateDir, os.Getenv)
+	return filepath.Join(folder, "cardinality.json"), err
+}
+
+// newAggregator returns an aggregator with the configured rules and a guard.
+func newAggregator(cfg config.Config, describe []aggregator.Describe, guard aggregator.Guard, log *slog.Logger) *aggregator.Aggregator {
 	a := aggregator.New(cfg.Aggregator, describe, log)
+	a.SetGuard(guard)
 	if len(cfg.Rules.Rules) > 0 {
 		r := rules.New(cfg.Rules)
 		a.SetRules(func() aggregator.Treat { return r.NewSession().Apply })
@@ -108,6 +125,7 @@ func (a *agent) run(ctx context.Context) error {
 	})
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
+	stages.Go(func() { a.guard.Run(noMoreSamples) })
 
 	err := a.listener.Run(ctx, a.intakes())
 	a.log.Info("stopping: the open interval is flushed and delivered; a second signal ends this at once")
@@ -141,6 +159,7 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = append(dst, metric.Reading{Name: "running", Value: 1, Level: true})
 	dst = a.listener.Readings(dst)
 	dst = a.aggregator.Readings(dst)
+	dst = a.guard.Readings(dst)
 	return a.forwarder.Readings(dst)
 }
 

@@ -136,6 +136,10 @@ func (a *Aggregator) Run(ctx context.Context, own Readings, batches chan<- *metr
 	}
 }
 
+// Flush ends the interval that began at start now, and returns what it made: for
+// replays, which have a clock of their own. It is no use beside Run.
+func (a *Aggregator) Flush(start time.Time) *metric.Batch { return a.flusher.flush(start, nil) }
+
 // example logs a rejected line, one a second at most, if anybody wants to see
 // it.
 func (a *Aggregator) example(why metric.Reason, line []byte) {

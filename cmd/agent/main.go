@@ -60,14 +60,7 @@ func newCommand() *cobra.Command {
 			Args:  cobra.NoArgs,
 			RunE:  root.RunE,
 		},
-		&cobra.Command{
-			Use:   "check",
-			Short: "Check the configuration and report all faults at once",
-			Args:  cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return check(configFile, cmd.OutOrStdout(), cmd.ErrOrStderr())
-			},
-		},
+		newCheckCommand(&configFile),
 		newSendCommand(&configFile),
 		newExplainCommand(&configFile),
 		newRulesCommand(),

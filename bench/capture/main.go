@@ -2,6 +2,9 @@
 // them, so that a configuration can be tried against it.
 //
 //	go run ./bench/capture -out capture.txt
+//	go run ./bench/capture -out capture.txt -listen 127.0.0.1:8125
+//
+// The second records what clients of one's own send there, until it is interrupted.
 //
 // In: a seed. Out: a file with a line for each metric, as the clients wrote it. The
 // same seed makes the same calls; clients may send them in another order. Datadog's
@@ -12,6 +15,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +36,7 @@ func main() {
 	out := flag.String("out", "", "the `file` to write; \"\": standard output")
 	seed := flag.Uint64("seed", 1, "of the traffic")
 	calls := flag.Int("calls", 300_000, "metrics to send, about")
+	listenTo := flag.String("listen", "", "record what comes by UDP to this `address`, and send nothing")
 	modules := flag.String("modules", ".ci/node_modules", "the `folder` where hot-shots is installed")
 	list := flag.Bool("list", false, "print the names of the metrics instead, one a line, those with a tag that explodes last, with the tag")
 	flag.Parse()
@@ -43,13 +48,13 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *out, *seed, *calls, *modules); err != nil {
+	if err := run(ctx, *out, *listenTo, *seed, *calls, *modules); err != nil {
 		fmt.Fprintln(os.Stderr, "capture:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out string, seed uint64, calls int, modules string) error {
+func run(ctx context.Context, out, address string, seed uint64, calls int, modules string) error {
 	file := os.Stdout
 	if out != "" {
 		var err error
@@ -58,8 +63,14 @@ func run(ctx context.Context, out string, seed uint64, calls int, modules string
 		}
 		defer file.Close()
 	}
-	r, err := listen(file)
+	r, err := listen(cmp.Or(address, "127.0.0.1:0"), file)
 	if err != nil {
+		return err
+	}
+	if address != "" {
+		<-ctx.Done()
+		err := r.close()
+		fmt.Fprintf(os.Stderr, "%d lines\n", r.lines)
 		return err
 	}
 	err = errors.Join(drive(ctx, r, seed, calls, clients(modules)), r.close())
@@ -77,10 +88,14 @@ type recorder struct {
 	lines int
 }
 
-func listen(w io.Writer) (*recorder, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+func listen(address string, w io.Writer) (*recorder, error) {
+	to, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {
-		return nil, fmt.Errorf("open a socket: %w", err)
+		return nil, err
+	}
+	conn, err := net.ListenUDP("udp", to)
+	if err != nil {
+		return nil, err
 	}
 	_ = conn.SetReadBuffer(16 << 20) // less is what the kernel gives, and clients are paced
 	r := &recorder{conn: conn, out: bufio.NewWriterSize(w, 1<<20), ended: make(chan error, 1)}

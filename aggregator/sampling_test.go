@@ -49,6 +49,7 @@ func TestSamplingIsUnbiased(t *testing.T) {
 		return values
 	}
 	streams := []stream{{draw(9000, 1, 3), 0.3}, {draw(9000, 2, 5), 1}, {draw(4000, 4, 8), 0.7}}
+	few := []stream{{draw(900, 1, 3), 0.3}, {draw(900, 2, 5), 1}, {draw(400, 4, 8), 0.7}}
 	// Without a rule a distribution counts the whole part of 1/rate.
 	whole := []stream{{streams[0].values, 0.25}, {streams[1].values, 1}, {streams[2].values, 0.5}}
 	classic := parser.New(parser.Config{Dialect: parser.DialectStatsD, TagStyle: parser.TagsDogStatsD})
@@ -59,12 +60,12 @@ func TestSamplingIsUnbiased(t *testing.T) {
 		share      float64
 		streams    []stream
 	}{
-		{"counter", "c", dogstatsd, 0.1, streams},
+		{"counter", "c", dogstatsd, 0.1, few},
 		{"histogram", "h", dogstatsd, 0.15, streams},
-		{"timer", "ms", dogstatsd, 0.01, streams},
+		{"timer", "ms", dogstatsd, 0.04, few},
 		{"classic timer", "ms", classic, 0.15, streams},
 		{"distribution", "d", dogstatsd, 0.15, whole},
-		{"distribution of few", "d", dogstatsd, 0.003, streams},
+		{"distribution of few", "d", dogstatsd, 0.03, few},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var values, weights []float64 // as they would be without the rule
@@ -256,5 +257,24 @@ func TestAddTreatedDoesNotAllocate(t *testing.T) {
 	a.flusher.flush(time.Unix(1, 0), nil)
 	if n := testing.AllocsPerRun(100, add); n != 0 {
 		t.Errorf("%v allocations a packet", n)
+	}
+}
+
+// Even if every value has an identity of its own, fractions of events are not lost.
+func TestSamplingByATagIsUnbiased(t *testing.T) {
+	share := 0.3
+	r := rules.New(rules.Config{Rules: []rules.Rule{{Match: "*", Sample: &share, SampleBy: "user", DropTags: []string{"user"}}}})
+	const users = 20_000
+	var lines metric.Lines
+	p := parser.New(parser.DefaultConfig())
+	for user := range users {
+		p.Packet(fmt.Appendf(nil, "m:1|d|#user:%d", user), false, &lines)
+	}
+	got := sampleOnce(t, p, func() Treat { return r.NewSession().Apply }, 1, []*metric.Lines{&lines})
+	if se := math.Sqrt(users * (1 - share) / share); math.Abs(got["count"]-users) > 3*se {
+		t.Errorf("count %v, want %v, give or take %.0f", got["count"], users, se)
+	}
+	if math.Abs(got["sum"]-got["count"]) > 100 {
+		t.Errorf("sum %v and count %v of ones differ", got["sum"], got["count"])
 	}
 }

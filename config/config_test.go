@@ -14,6 +14,7 @@ import (
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/metric"
+	"github.com/weir-agent/weir/rules"
 )
 
 // clean removes variables of the environment that would count.
@@ -102,12 +103,34 @@ func TestExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for list, item := range map[string]reflect.Type{"forwarders": destinationType, "listen.more": reflect.TypeFor[listener.Socket]()} {
+	for list, item := range map[string]reflect.Type{
+		"forwarders": destinationType, "listen.more": reflect.TypeFor[listener.Socket](),
+		"rules": reflect.TypeFor[rules.Rule](), "rules[].tag_values": reflect.TypeFor[rules.TagValue](),
+	} {
 		for _, key := range schemaOf(item).keys {
-			if !regexp.MustCompile(`(?m)^ *# [ -] ` + key + `: `).Match(text) {
+			if !regexp.MustCompile(`(?m)^ *# +(- )?` + key + `: `).Match(text) {
 				t.Errorf("%s[].%s is not in the example", list, key)
 			}
 		}
+	}
+}
+
+// Rules keep their order and the case of what is in them, and what is not said is told
+// from what is empty.
+func TestRules(t *testing.T) {
+	const list = `[{match: "A.*", tags: ["Dag:$1"], sample: 0.5, aggregates: []}, {match: "*", max_contexts: 7, percentiles: [0.5], tag_values: [{key: K, truncate: 3}]}]`
+	share, most := 0.5, 7
+	want := []rules.Rule{
+		{Match: "A.*", Tags: []string{"Dag:$1"}, Sample: &share, Aggregates: []string{}},
+		{Match: "*", MaxContexts: &most, Percentiles: []float64{0.5}, TagValues: []rules.TagValue{{Key: "K", Truncate: 3}}},
+	}
+	clean(t)
+	if diff := cmp.Diff(want, load(t, "rules: "+list).Rules.Rules); diff != "" {
+		t.Errorf("from a file (-want +got):\n%s", diff)
+	}
+	t.Setenv("WEIR_RULES", list)
+	if diff := cmp.Diff(want, load(t, "rules: [{match: x, drop: true}]").Rules.Rules); diff != "" {
+		t.Errorf("from the environment (-want +got):\n%s", diff)
 	}
 }
 
@@ -310,6 +333,11 @@ func TestFaults(t *testing.T) {
 		"itself, by TCP":  {"listen: {more: [{network: tcp, address: '127.0.0.1:1'}]}\nforwarders:\n  - {type: statsd, address: 'tcp://127.0.0.1:1'}\n", "line 3: forwarders[0].address: this agent listens on tcp://127.0.0.1:1 itself"},
 		"itself, by Unix": {"listen: {unix_stream: /run/x.sock}\nforwarders:\n  - {type: dogstatsd, address: 'unix:///run/x.sock'}\n", "line 3: forwarders[0].address: this agent listens on unix:///run/x.sock itself"},
 		"a pattern":       {"forwarders:\n  - {type: discard, include: [a, '']}\n", "line 2: forwarders[0].include[1]: it is empty"},
+		"a rule":          {"rules:\n  - match: a\n    sample: 0\n", "line 3: rules[0].sample: 0 is outside (0, 1]; write 0.1"},
+		"a rule's number": {"rules:\n  - {match: a, sample: some}\n", `line 2: rules[0].sample: "some" is not a number`},
+		"a rule's key":    {"rules:\n  - {match: a, drop_tag: [b]}\n", "line 2: rules[0].drop_tag: there is no such key; did you mean rules[0].drop_tags?"},
+		"in a rule":       {"rules:\n  - match: a\n    tag_values:\n    - {key: a}\n", "line 4: rules[0].tag_values[0].match: it is missing"},
+		"a rule for none": {"rules:\n  - drop: true\n", "line 2: rules[0].match: it is missing"},
 		"text for a list": {"forwarders: logs\n", "line 1: forwarders: it takes a list"},
 	}
 	for name, test := range tests {

@@ -86,6 +86,9 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 	// What comes of it is for the agent itself to say: one that sees nothing else.
 	guard := &guardWitness{Guard: cardinality.New(cfg.Cardinality, slog.New(slog.DiscardHandler))}
 	a := newAggregator(cfg, []aggregator.Describe{p.Describe}, guard, slog.New(slog.DiscardHandler))
+	if len(cfg.Rules.Rules) > 0 {
+		a.SetRules(explainRules(out, cfg.Rules))
+	}
 	if file, err := guardFile(cfg); err == nil {
 		if err := guard.Load(file); err != nil {
 			fmt.Fprintf(out, "\nwhat is folded now is not known: %s: %v\n", file, err)
@@ -105,6 +108,9 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 			fmt.Fprintf(out, "\nrefused: %s (docs/TELEMETRY.md says what it means)\n", metric.Reason(why))
 			counts = false
 		}
+	}
+	if stats.SampledOut > 0 {
+		fmt.Fprintf(out, "\nsampled out, this time: %d of %d\n", stats.SampledOut, stats.Samples)
 	}
 	if stats.NotFinite > 0 {
 		fmt.Fprintln(out, "\nnot sent: the value divided by the sample rate is too large for a number")

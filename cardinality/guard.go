@@ -61,6 +61,7 @@ type Guard struct {
 	rotated time.Duration // by Tick: when the current part of the window began
 	now     atomic.Int64  // Unix seconds of the last Tick
 	full    atomic.Bool   // the whole agent's limit refused a context since the last Tick
+	changed atomic.Bool   // the configuration, since the last Tick
 	members Members
 
 	changesMu sync.Mutex // guards the field below
@@ -138,13 +139,15 @@ func New(cfg Config, log *slog.Logger) *Guard {
 	return g
 }
 
-// SetConfig changes the limits. Folds in force stay until they are not needed.
+// SetConfig changes the limits; cfg must have passed Validate. At the next Tick folds
+// begin and end that the new ones ask for.
 func (g *Guard) SetConfig(cfg Config) {
 	s := &settings{Config: cfg, protected: map[string]bool{}}
 	for _, key := range cfg.Protect {
 		s.protected[key] = true
 	}
 	g.cfg.Store(s)
+	g.changed.Store(true)
 }
 
 // Members yields the contexts of a metric.

@@ -39,9 +39,6 @@ const (
 	maxSketchBytes = 48 << 20
 )
 
-// untracked is the number of metrics that are not told apart.
-const untracked = 0
-
 // Guard decides which contexts are made. Its methods may be called by several
 // goroutines at once, Tick by one.
 type Guard struct {
@@ -90,7 +87,7 @@ type tracked struct {
 	kind   metric.Kind
 	name   string
 	hash   uint64 // of both
-	number uint32
+	number uint32             // 0 is that of metrics that are not told apart
 	live   int32              // contexts, those to be forgotten left out
 	stale  int32              // of live, how many a fold will make be forgotten
 	gone   [windowParts]int32 // contexts forgotten, by part of the window

@@ -2,6 +2,7 @@ package cardinality_test
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -198,6 +199,17 @@ func TestRestartInMidAttack(t *testing.T) {
 		}
 		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 			t.Fatalf("the state is %v, %v", info, err)
+		}
+
+		told := cardinality.New(cfg, slog.New(slog.DiscardHandler))
+		if err := told.Load(file); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(told.Explain(&metric.Candidate{
+			Kind: metric.Counter, Name: []byte("a"), Tags: [][]byte{[]byte("endpoint:/e1"), []byte("user:x")},
+		}), "\n")
+		if !strings.Contains(text, "user:x becomes user:_other_") || !strings.Contains(text, "frequent") {
+			t.Errorf("a line is explained by\n%s", text)
 		}
 
 		time.Sleep(15 * time.Second)

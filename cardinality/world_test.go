@@ -67,9 +67,9 @@ func inWorld(t *testing.T, change func(*cardinality.Config), test func(w *world)
 			change(&cfg)
 		}
 		w := newWorld(t, cfg, "")
+		defer w.checkTotals()
+		defer w.stop()
 		test(w)
-		w.stop()
-		w.checkTotals()
 	})
 }
 

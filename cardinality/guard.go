@@ -86,7 +86,7 @@ type shard struct {
 type tracked struct {
 	kind   metric.Kind
 	name   string
-	hash   uint64 // of both
+	hash   uint64             // of both
 	number uint32             // 0 is that of metrics that are not told apart
 	live   int32              // contexts, those to be forgotten left out
 	stale  int32              // of live, how many a fold will make be forgotten

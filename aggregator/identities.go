@@ -51,6 +51,7 @@ type identities struct {
 	infos     []*segmentInfo          // parallel to directory
 	shift     uint8                   // 64 - log2(len(directory))
 	count     int
+	inserted  uint64 // identities, ever
 }
 
 // identity is 16 bytes, four to a cache line.
@@ -102,6 +103,7 @@ func (t *identities) insert(hash uint64, check uint32, r ref) {
 	place(t.directory[at], identity{hash, check, r | usedBit})
 	t.infos[at].used++
 	t.count++
+	t.inserted++
 }
 
 func place(segment *[segmentLen]identity, e identity) {

@@ -14,9 +14,11 @@ import (
 // remembered.
 func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 	// An earlier sample of the same window may have been the first.
-	if r := w.identities.lookup(hash, check); r != 0 {
-		w.add(r, s)
-		return
+	if w.identities.inserted != w.inserted {
+		if r := w.identities.lookup(hash, check); r != 0 {
+			w.add(r, s)
+			return
+		}
 	}
 	if why := w.describe(s, &w.id); why != metric.Accepted {
 		w.stats.samples--

@@ -35,6 +35,7 @@ type Worker struct {
 	hashes    [window]uint64
 	checks    [window]uint32
 	refs      [window]ref
+	inserted  uint64 // of identities, when the refs were looked up
 
 	mu         sync.Mutex // guards the fields below; taken once for a batch of packets
 	treat      Treat      // nil: no rules
@@ -130,6 +131,7 @@ func (w *Worker) addWindow(samples []metric.Sample) {
 	for i := range refs {
 		refs[i] = w.identities.lookup(hashes[i], checks[i])
 	}
+	w.inserted = w.identities.inserted
 	for i, r := range refs {
 		s := &samples[i]
 		if r == 0 {

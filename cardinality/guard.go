@@ -39,9 +39,6 @@ const (
 	maxSketchBytes = 48 << 20
 )
 
-// untracked is the number of metrics that are not told apart.
-const untracked = 0
-
 // Guard decides which contexts are made. Its methods may be called by several
 // goroutines at once, Tick by one.
 type Guard struct {
@@ -61,6 +58,7 @@ type Guard struct {
 	rotated time.Duration // by Tick: when the current part of the window began
 	now     atomic.Int64  // Unix seconds of the last Tick
 	full    atomic.Bool   // the whole agent's limit refused a context since the last Tick
+	changed atomic.Bool   // the configuration, since the last Tick
 	members Members
 
 	changesMu sync.Mutex // guards the field below
@@ -88,8 +86,8 @@ type shard struct {
 type tracked struct {
 	kind   metric.Kind
 	name   string
-	hash   uint64 // of both
-	number uint32
+	hash   uint64             // of both
+	number uint32             // 0 is that of metrics that are not told apart
 	live   int32              // contexts, those to be forgotten left out
 	stale  int32              // of live, how many a fold will make be forgotten
 	gone   [windowParts]int32 // contexts forgotten, by part of the window
@@ -138,13 +136,15 @@ func New(cfg Config, log *slog.Logger) *Guard {
 	return g
 }
 
-// SetConfig changes the limits. Folds in force stay until they are not needed.
+// SetConfig changes the limits; cfg must have passed Validate. At the next Tick folds
+// begin and end that the new ones ask for.
 func (g *Guard) SetConfig(cfg Config) {
 	s := &settings{Config: cfg, protected: map[string]bool{}}
 	for _, key := range cfg.Protect {
 		s.protected[key] = true
 	}
 	g.cfg.Store(s)
+	g.changed.Store(true)
 }
 
 // Members yields the contexts of a metric.

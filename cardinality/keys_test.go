@@ -66,9 +66,9 @@ func TestOnlyGuiltyKeysAreFolded(t *testing.T) {
 		"many values of two keys": {100_000, func(i int) string {
 			return fmt.Sprintf("a:1|c|#a:%d,b:%d", i*7919%100_000/300, i*7919%300)
 		}, "a b", 21 * 21},
-		"protected": {1500, func(i int) string {
-			return fmt.Sprintf("a:1|c|#service:s%d,endpoint:/e%d", i%300, i%500)
-		}, "endpoint", 999},
+		"protected": {5000, func(i int) string {
+			return fmt.Sprintf("a:1|c|#service:%s,endpoint:/e%d", uuid(), i%30)
+		}, "", 1000},
 		"host": {5000, func(i int) string {
 			return fmt.Sprintf("a:1|c|#host:%s,endpoint:/e%d", uuid(), i%30)
 		}, "", 30},

@@ -92,7 +92,11 @@ func (g *Guard) Tick(now time.Time, interval time.Duration) []metric.Event {
 	if rotating {
 		g.rotated = g.elapsed
 	}
+	changed := g.changed.Swap(false)
 	g.each(func(s *shard, m *tracked) {
+		if changed {
+			g.obey(s, m)
+		}
 		if f := m.folded; f != nil && !f.dry {
 			g.chooseKept(m, rotating)
 		}
@@ -137,7 +141,7 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 				k.count /= 2
 			}
 		}
-		g.lift(m, limit)
+		g.lift(m, limit/2)
 	}
 	if w := m.watch; w != nil && m.folded == nil && !w.told && max(w.known, m.count()) < limit/4 {
 		g.endWatch(m)
@@ -151,13 +155,35 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 	}
 }
 
-// lift ends folds without which a metric would have less than half of its limit: all
-// at once, or one of several.
-func (g *Guard) lift(m *tracked, limit int) {
+// obey does with a metric what a new configuration asks for.
+func (g *Guard) obey(s *shard, m *tracked) {
+	limit := g.limitOf(m)
+	folding := g.overflowOf(m) == metric.OverflowFold && g.foldable(m)
+	if m.folded != nil {
+		enough := limit * foldTarget / 4
+		if m.folded.dry == folding { // it folds no more, or does not only say so
+			enough = math.MaxInt
+		}
+		g.lift(m, enough)
+	}
+	if m.folded == nil && folding && int(m.live)-int(m.stale) > limit {
+		if m.watch == nil {
+			g.beginWatch(m)
+		}
+		g.decide(s, m, limit, false)
+	}
+	if m.watch != nil {
+		m.watch.refusing, m.watch.next = false, 0
+	}
+}
+
+// lift ends folds without which a metric would have fewer contexts than enough: all at
+// once, or one of several.
+func (g *Guard) lift(m *tracked, enough int) {
 	f := m.folded
 	window := g.cfg.Load().Window
 	for _, one := range f.folds {
-		if one.until > g.elapsed || f.demand == nil && one.began+window > g.elapsed {
+		if enough < math.MaxInt && (one.until > g.elapsed || f.demand == nil && one.began+window > g.elapsed) {
 			return
 		}
 	}
@@ -165,7 +191,7 @@ func (g *Guard) lift(m *tracked, limit int) {
 	if f.dry && m.watch != nil {
 		f.known = m.watch.contexts.estimate()
 	}
-	if f.known < limit/2 {
+	if f.known < enough {
 		for _, one := range f.folds {
 			g.release(one)
 			g.reportLift(m, one, f.dry)
@@ -186,7 +212,7 @@ func (g *Guard) lift(m *tracked, limit int) {
 		return
 	}
 	for i, one := range f.folds {
-		if one.heavy == nil || g.elapsed-one.began < window || one.alone.estimate() >= limit/2 {
+		if one.heavy == nil || g.elapsed-one.began < window || one.alone.estimate() >= enough {
 			continue
 		}
 		// What the others' sketches say is true again after a window.
@@ -214,6 +240,11 @@ func (g *Guard) chooseKept(m *tracked, rotating bool) {
 				delete(f.kept, hash)
 				changed = true
 			}
+		}
+		for len(f.kept) > keep {
+			weakest, _ := f.weakest()
+			delete(f.kept, weakest)
+			changed = true
 		}
 		least := uint32(min(max(total/keptShare, keptSamples), math.MaxUint32))
 		for _, e := range f.heavy.top(keep, least) {

@@ -2,6 +2,7 @@ package cardinality_test
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,6 +201,17 @@ func TestRestartInMidAttack(t *testing.T) {
 			t.Fatalf("the state is %v, %v", info, err)
 		}
 
+		told := cardinality.New(cfg, slog.New(slog.DiscardHandler))
+		if err := told.Load(file); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(told.Explain(&metric.Candidate{
+			Kind: metric.Counter, Name: []byte("a"), Tags: [][]byte{[]byte("endpoint:/e1"), []byte("user:x")},
+		}), "\n")
+		if !strings.Contains(text, "user:x becomes user:_other_") || !strings.Contains(text, "frequent") {
+			t.Errorf("a line is explained by\n%s", text)
+		}
+
 		time.Sleep(15 * time.Second)
 		second := newWorld(t, cfg, file)
 		near(second)
@@ -284,6 +296,49 @@ func TestNamesThatExplode(t *testing.T) {
 		s := w.aggregator.Stats()
 		if s.Contexts > 5000 || s.Refused[metric.ContextLimit] == 0 || !strings.Contains(text.String(), "too many names") {
 			t.Errorf("%d contexts, %d samples refused, events %q", s.Contexts, s.Refused[metric.ContextLimit], text.String())
+		}
+	})
+}
+
+// Limits that are lowered and raised while the agent runs hold from the next interval
+// on.
+func TestLimitsChangeWhileRunning(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		send := func() *metric.Batch {
+			w.sendN(800, func(i int) string { return fmt.Sprintf("a:1|c|#user:u%d", i) })
+			return w.flush()
+		}
+		cfg := cardinality.DefaultConfig()
+		set := func(limit int, overflow string) {
+			cfg.MaxContextsPerMetric, cfg.Overflow = limit, overflow
+			w.guard.SetConfig(cfg)
+			for range 3 {
+				send()
+			}
+		}
+		for _, step := range []struct {
+			limit    int
+			overflow string
+			series   int
+		}{
+			{1000, "fold", 800},
+			{100, "fold", 1},
+			{2000, "fold", 800},
+			{300, "fold", 1},
+			{300, "observe", 800},
+			{300, "fold", 1},
+		} {
+			set(step.limit, step.overflow)
+			got := 0
+			for _, tags := range series(send(), "a") {
+				if step.series == 1 || !strings.Contains(tags, "_other_") {
+					got++
+				}
+			}
+			// Of values that are all as frequent some keep their series.
+			if got != step.series && (step.series != 1 || got > 21) {
+				t.Errorf("with a limit of %d and %s there are %d series, want %d\n%s", step.limit, step.overflow, got, step.series, w.log.String())
+			}
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +27,7 @@ type world struct {
 	aggregator *aggregator.Aggregator
 	parser     *parser.Parser
 	batches    chan *metric.Batch
-	log        bytes.Buffer
+	log        lockedBuffer
 	lines      metric.Lines
 	end        func()
 
@@ -34,7 +35,28 @@ type world struct {
 	got  map[string]float64
 }
 
-const interval = 10 * time.Second
+// lockedBuffer is a log that may be read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+const (
+	interval = 10 * time.Second
+	readers  = 2
+)
 
 // inWorld runs a test in a world of its own; change may change the configuration.
 func inWorld(t *testing.T, change func(*cardinality.Config), test func(w *world)) {
@@ -45,9 +67,9 @@ func inWorld(t *testing.T, change func(*cardinality.Config), test func(w *world)
 			change(&cfg)
 		}
 		w := newWorld(t, cfg, "")
+		defer w.checkTotals()
+		defer w.stop()
 		test(w)
-		w.stop()
-		w.checkTotals()
 	})
 }
 
@@ -62,7 +84,7 @@ func newWorld(t *testing.T, cfg cardinality.Config, file string) *world {
 	if file != "" {
 		w.guard.Open(file)
 	}
-	w.aggregator = aggregator.New(agg, []aggregator.Describe{w.parser.Describe}, log)
+	w.aggregator = aggregator.New(agg, slices.Repeat([]aggregator.Describe{w.parser.Describe}, readers), log)
 	w.aggregator.SetGuard(w.guard)
 	var ctx context.Context
 	ctx, w.end = context.WithCancel(context.Background())

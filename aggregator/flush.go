@@ -19,9 +19,11 @@ type flusher struct {
 	expiry    uint32             // intervals of silence after which a context is forgotten
 	zeroFill  uint32             // intervals of silence during which a counter is sent as 0
 	kept      []float64          // by slot: the value of a kept gauge
-	seconds   float64            // of an interval
 
-	keptExpiry uint32 // as expiry, for kept gauges
+	interval   time.Duration // of which there are so many; what the configuration says comes into force when one ends
+	length     time.Duration // of the open interval: shorter than others after a change
+	seconds    float64       // length
+	keptExpiry uint32        // as expiry, for kept gauges
 
 	suffixes []aggregate // what is sent of a histogram
 	percents []int       // ascending
@@ -40,20 +42,22 @@ type aggregate struct {
 	value  func(*summary) float64
 }
 
-func newFlusher(a *Aggregator) *flusher {
-	f := &flusher{
-		a:        a,
-		expiry:   intervalsIn(a.cfg.Expiry.Context, a.cfg.FlushInterval),
-		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
-		seconds:  a.cfg.FlushInterval.Seconds(),
-		own:      newOwnSeries(a),
+func newFlusher(a *Aggregator, p *policy) *flusher {
+	f := &flusher{a: a, interval: a.cfg.FlushInterval, length: a.cfg.FlushInterval, own: ownSeries{known: map[ownKey]*ownState{}}}
+	f.configure(p)
+	return f
+}
 
-		keptExpiry: intervalsIn(a.cfg.Expiry.KeptGauge, a.cfg.FlushInterval),
-	}
-	for _, name := range a.cfg.Histogram.Aggregates {
+// configure takes over everything the configuration says but the length of intervals.
+func (f *flusher) configure(p *policy) {
+	f.countIntervals()
+	f.own.setTags(p.naming.tags)
+	f.suffixes, f.percents = nil, nil
+	cfg := &f.a.cfg
+	for _, name := range cfg.Histogram.Aggregates {
 		f.suffixes = append(f.suffixes, f.aggregateNamed(name))
 	}
-	for _, p := range a.cfg.Histogram.Percentiles {
+	for _, p := range cfg.Histogram.Percentiles {
 		f.percents = append(f.percents, percentOf(p))
 	}
 	slices.Sort(f.percents)
@@ -63,7 +67,15 @@ func newFlusher(a *Aggregator) *flusher {
 			percentileSuffix(percent), metric.GaugeType, func(s *summary) float64 { return s.percentiles[i] },
 		})
 	}
-	return f
+}
+
+// countIntervals says in intervals what the configuration says in seconds.
+func (f *flusher) countIntervals() {
+	expiry := &f.a.cfg.Expiry
+	f.expiry = intervalsIn(expiry.Context, f.interval)
+	f.zeroFill = intervalsIn(expiry.ZeroFill, f.interval)
+	f.keptExpiry = intervalsIn(expiry.KeptGauge, f.interval)
+	f.own.zeroFill = f.zeroFill
 }
 
 func (f *flusher) aggregateNamed(name string) aggregate {
@@ -90,12 +102,13 @@ func intervalsIn(d, interval time.Duration) uint32 {
 func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	began := time.Now()
 	f.intervals++
+	f.seconds = f.length.Seconds()
 	for _, w := range f.a.workers {
 		w.swap()
 	}
 	b := &metric.Batch{
 		Start:     start,
-		Interval:  f.a.cfg.FlushInterval,
+		Interval:  f.length,
 		AgentHost: f.a.cfg.Hostname,
 		// A batch is about as large as the last one.
 		Series:   make([]metric.Series, 0, f.sizes.series+f.sizes.series/16+64),

@@ -44,7 +44,7 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 	}
 
 	remember := w.id.Time == 0 // or else it will hardly come again
-	if remember && w.identities.count >= w.aggregator.maxIdentities {
+	if remember && w.identities.count >= w.policy.maxIdentities {
 		remember = false
 		w.stats.unremembered++
 	}
@@ -82,7 +82,7 @@ func (w *Worker) weigh(to weightedRef) ref {
 // resolve finds or makes the context of an identity; ok is false if there are too
 // many.
 func (w *Worker) resolve(id *metric.Identity) (r ref, ok bool) {
-	key := w.scratch.contextKey(id, w.lines.Sender, &w.aggregator.naming)
+	key := w.scratch.contextKey(id, w.lines.Sender, &w.policy.naming)
 	f := familyOf(id.Kind)
 	slot, ok := w.aggregator.contexts.slotOf(f, key, w.number)
 	if !ok {

@@ -35,6 +35,7 @@ type Worker struct {
 	refs    [window]ref
 
 	mu         sync.Mutex // guards the fields below; taken once for a batch of packets
+	policy     *policy
 	identities *identities
 	weighted   []weightedRef              // by the index of an opWeighted ref
 	freeWeight []uint32                   // indexes of weighted that are free
@@ -67,8 +68,9 @@ type workerStats struct {
 	unremembered                 uint64 // of these, how many the table had no room for
 }
 
-func newWorker(a *Aggregator, number int, describe Describe) *Worker {
+func newWorker(a *Aggregator, number int, describe Describe, p *policy) *Worker {
 	return &Worker{
+		policy:     p,
 		aggregator: a,
 		number:     number,
 		describe:   describe,
@@ -87,12 +89,12 @@ func (w *Worker) Add(lines *metric.Lines) {
 	w.lines = lines
 	w.now = int64(time.Since(w.aggregator.started)) + 1
 	w.salt = 0
-	if lines.Sender != "" && w.aggregator.saltSenders {
-		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
+	if lines.Sender != "" && w.policy.saltSenders {
+		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
+	}
 	w.stats.lines += lines.Count
 	w.stats.samples += uint64(len(lines.Samples)) // less what resolve rejects
 	for why, n := range lines.Rejected {

@@ -1,0 +1,92 @@
+package aggregator
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// policy is what the configuration says of where samples go. It does not change: for
+// a new configuration there is a new one.
+type policy struct {
+	naming        naming
+	saltSenders   bool // the sender becomes a tag, so it is a part of the identity
+	maxIdentities int  // that a worker remembers
+}
+
+func newPolicy(cfg *Config) *policy {
+	p := &policy{
+		naming:        naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags},
+		saltSenders:   slices.Contains(cfg.Origin.AsTags, metric.TagContainerID),
+		maxIdentities: maxIdentitiesPerContext * cfg.Cardinality.MaxContexts,
+	}
+	if cfg.Namespace != "" {
+		p.naming.namespace = strings.TrimSuffix(cfg.Namespace, ".") + "."
+	}
+	for _, tag := range cfg.Tags {
+		p.naming.tags = append(p.naming.tags, []byte(tag))
+	}
+	return p
+}
+
+// Reconfigure puts a configuration in force, which must have passed Validate: for all
+// workers at one moment, between two of their batches of samples. Nothing that was
+// counted is touched. Every identity is resolved anew when its next sample comes, and
+// finds its context, with all that is known of it, if the name and tags are still the
+// same. A new length of intervals counts from the end of the open one.
+//
+// It waits for a flush to end, and the workers wait for it about as long as for a
+// context switch.
+func (a *Aggregator) Reconfigure(cfg Config) {
+	p := newPolicy(&cfg)
+	fresh := make([]*identities, len(a.workers))
+	for i := range fresh {
+		fresh[i] = newIdentities()
+	}
+	a.turn.Lock()
+	defer a.turn.Unlock()
+	a.cfg = cfg
+	for _, w := range a.workers {
+		w.mu.Lock()
+	}
+	a.contexts.setLimit(cfg.Cardinality.MaxContexts)
+	for i, w := range a.workers {
+		w.policy = p
+		w.identities, w.weighted, w.freeWeight = fresh[i], nil, nil
+		w.mu.Unlock()
+	}
+	a.flusher.configure(p)
+}
+
+// adoptInterval lets a configured length of intervals begin with the open one.
+func (a *Aggregator) adoptInterval(c *clock) {
+	a.turn.Lock()
+	defer a.turn.Unlock()
+	if c.interval == a.cfg.FlushInterval {
+		return
+	}
+	a.log.Info("intervals have a new length", "flush_interval", a.cfg.FlushInterval.String(), "before", c.interval.String(), "from", c.start)
+	c.interval = a.cfg.FlushInterval
+	a.flusher.setInterval(c.interval)
+}
+
+// setInterval changes the length of intervals, of which none has a sample yet. What
+// was counted in them stays as old as it is.
+func (f *flusher) setInterval(d time.Duration) {
+	inNew := func(n uint32) uint32 { return uint32(uint64(n) * uint64(f.interval/time.Second) / uint64(d/time.Second)) }
+	now := inNew(f.intervals) + 1
+	for fam := range f.seen {
+		for slot, last := range f.seen[fam] {
+			if last != 0 {
+				f.seen[fam][slot] = now - inNew(f.intervals-last)
+			}
+		}
+	}
+	for _, state := range f.own.known {
+		state.silent = inNew(state.silent)
+	}
+	f.intervals, f.interval = now, d
+	f.countIntervals()
+}

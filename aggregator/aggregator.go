@@ -33,6 +33,11 @@ import (
 // is rejected. It must not keep the sample's bytes.
 type Describe func(*metric.Sample, *metric.Identity) metric.Reason
 
+// Treat applies the rules to an identity: it changes the identity in place and says
+// what else becomes of its samples. What it puts into the identity may be backed by
+// the identity's own memory. It is called by one worker.
+type Treat func(*metric.Identity, *metric.Treatment)
+
 // Aggregator owns the workers, the contexts and the flusher.
 type Aggregator struct {
 	started  time.Time // what gauges are ordered by: it does not jump
@@ -63,6 +68,16 @@ func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
 	}
 	a.flusher = newFlusher(a, p)
 	return a
+}
+
+// SetRules lets each worker treat identities by a Treat of its own, before the first
+// sample comes. Without it they are taken as they are.
+func (a *Aggregator) SetRules(newTreat func() Treat) {
+	for _, w := range a.workers {
+		w.mu.Lock()
+		w.treat = newTreat()
+		w.mu.Unlock()
+	}
 }
 
 // Worker returns the worker of a reader.

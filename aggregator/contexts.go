@@ -16,6 +16,7 @@ type contexts struct {
 	mu      sync.Mutex
 	bySlot  [families]column[*metric.Context]
 	byKey   map[string]uint32 // to the slot; the key's first byte tells the family
+	profile profiles          // of histograms, by slot
 	dying   marks             // about to be forgotten unless asked for again
 	supply  [families][]supply
 	next    [families]uint32 // the first slot that was never given out
@@ -93,12 +94,13 @@ func familyOf(kind metric.Kind) family {
 
 // slotOf returns the slot of the context with the given key, and makes it one
 // out of the worker's supply if it is new. ok is false if there are too many
-// contexts already.
-func (c *contexts) slotOf(f family, key []byte, worker int) (slot uint32, ok bool) {
+// contexts already. From then on the context has the given profile.
+func (c *contexts) slotOf(f family, key []byte, worker int, p *metric.Profile) (slot uint32, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if slot, ok := c.byKey[string(key)]; ok {
 		c.dying.clear(slotID{f, slot})
+		c.profile.set(f, slot, p)
 		return slot, true
 	}
 	if len(c.byKey) >= c.limit || c.bytes+len(key) > freeKeyBytes+c.limit*keyBytesPerContext {
@@ -109,6 +111,7 @@ func (c *contexts) slotOf(f family, key []byte, worker int) (slot uint32, ok boo
 	context := metric.NewContext(key)
 	c.byKey[context.Key()] = slot
 	*c.bySlot[f].at(slot) = context
+	c.profile.set(f, slot, p)
 	c.created++
 	return slot, true
 }
@@ -136,6 +139,13 @@ func (c *contexts) take(f family, worker int) uint32 {
 	slot := s.next
 	s.next++
 	return slot
+}
+
+// profileChunks returns the profiles of histograms by slot.
+func (c *contexts) profileChunks() profiles {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.profile
 }
 
 // snapshot returns the contexts of a family by slot. The flusher may read those

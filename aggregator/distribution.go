@@ -37,12 +37,16 @@ func (d *distribution) add(v float64) {
 	d.keys = append(d.keys, metric.SketchKey(v))
 }
 
-// addWeighted counts one sample that stands for weight events, 1 or more. As in
-// the Datadog Agent, the sum counts all of the weight and the counts its whole
-// part.
-func (d *distribution) addWeighted(v, weight float64) {
-	const most = 1 << 62 // the whole part of a weight fits an int64 up to here
-	n := int64(min(weight, most))
+// wholeEvents returns the whole part of a number of events.
+func wholeEvents(n float64) int64 {
+	const most = 1 << 62 // fits an int64
+	return int64(min(n, most))
+}
+
+// addWeighted counts one sample that stands for weight events, 1 or more: in the sum
+// all of the weight, in the counts n, which for a rate of the client's is its whole
+// part, as in the Datadog Agent.
+func (d *distribution) addWeighted(v, weight float64, n int64) {
 	d.summarize(v, v*weight, n)
 	inBin := min(n, maxSketchCount)
 	d.clipped += uint64(n - inBin)

@@ -88,6 +88,9 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 			to := r
 			if r.op() == opWeighted {
 				to = w.weighted[r.index()].ref
+				if to == 0 {
+					return unused // it leads to no context
+				}
 			}
 			if !unused && !forget(slotID{familyOfOp(to.op()), to.index()}) {
 				return false

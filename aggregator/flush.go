@@ -2,7 +2,6 @@ package aggregator
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,9 +24,9 @@ type flusher struct {
 	seconds    float64       // length
 	keptExpiry uint32        // as expiry, for kept gauges
 
-	suffixes []aggregate // what is sent of a histogram
-	percents []int       // ascending
-	own      ownSeries
+	byDefault outcome                      // what is sent of a histogram
+	outcomes  map[*metric.Profile]*outcome // likewise, if rules say so
+	own       ownSeries
 
 	sizes struct{ series, sketches int } // of the last batch
 
@@ -43,7 +42,10 @@ type aggregate struct {
 }
 
 func newFlusher(a *Aggregator, p *policy) *flusher {
-	f := &flusher{a: a, interval: a.cfg.FlushInterval, length: a.cfg.FlushInterval, own: ownSeries{known: map[ownKey]*ownState{}}}
+	f := &flusher{
+		a: a, interval: a.cfg.FlushInterval, length: a.cfg.FlushInterval,
+		outcomes: map[*metric.Profile]*outcome{}, own: ownSeries{known: map[ownKey]*ownState{}},
+	}
 	f.configure(p)
 	return f
 }
@@ -52,21 +54,8 @@ func newFlusher(a *Aggregator, p *policy) *flusher {
 func (f *flusher) configure(p *policy) {
 	f.countIntervals()
 	f.own.setTags(p.naming.tags)
-	f.suffixes, f.percents = nil, nil
-	cfg := &f.a.cfg
-	for _, name := range cfg.Histogram.Aggregates {
-		f.suffixes = append(f.suffixes, f.aggregateNamed(name))
-	}
-	for _, p := range cfg.Histogram.Percentiles {
-		f.percents = append(f.percents, percentOf(p))
-	}
-	slices.Sort(f.percents)
-	f.percents = slices.Compact(f.percents)
-	for i, percent := range f.percents {
-		f.suffixes = append(f.suffixes, aggregate{
-			percentileSuffix(percent), metric.GaugeType, func(s *summary) float64 { return s.percentiles[i] },
-		})
-	}
+	clear(f.outcomes)
+	f.byDefault = f.newOutcome(&metric.Profile{})
 }
 
 // countIntervals says in intervals what the configuration says in seconds.
@@ -114,7 +103,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 		Series:   make([]metric.Series, 0, f.sizes.series+f.sizes.series/16+64),
 		Sketches: make([]metric.SketchPoint, 0, f.sizes.sketches),
 	}
-	m := merge{flusher: f, batch: b}
+	m := merge{flusher: f, batch: b, profiles: f.a.contexts.profileChunks()}
 	mergeFamily(&m, counters, func(c *columns) *column[float64] { return &c.counters }, m.counter)
 	mergeFamily(&m, gauges, func(c *columns) *column[gauge] { return &c.gauges }, m.gauge)
 	mergeFamily(&m, sets, func(c *columns) *column[set] { return &c.sets }, m.set)
@@ -155,8 +144,9 @@ func (f *flusher) statistics() flushStats {
 // merge is the work of one flush.
 type merge struct {
 	*flusher
-	batch *metric.Batch
-	stats flushStats
+	batch    *metric.Batch
+	profiles profiles
+	stats    flushStats
 
 	percentiles []float64 // scratch
 }
@@ -284,10 +274,11 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 	if (*at.context).Kind() == metric.ClassicTimer {
 		summarize = all.summarizeClassic
 	}
-	s := summarize(m.percents, m.percentiles[:0])
+	o := m.outcomeOf(m.profiles.of(at.slot))
+	s := summarize(o.percents, m.percentiles[:0])
 	m.percentiles = s.percentiles
-	for i := range m.suffixes {
-		a := &m.suffixes[i]
+	for i := range o.suffixes {
+		a := &o.suffixes[i]
 		m.emit(*at.context, a.suffix, a.value(&s), a.kind)
 	}
 	resetAll(parts, (*histogram).reset)

@@ -154,11 +154,12 @@ func (h *histogram) summarize(percents []int, into []float64) summary {
 
 // summarizeClassic is summarize with the definitions of Etsy's statsd: the median
 // is the mean of the two in the middle, a percentile the greatest of so many of the
-// lowest, and a sample rate changes only how many events there were.
+// lowest, and a sample rate changes only how many events there were. Samples that
+// rules drew at several rates are weighted as ever.
 func (h *histogram) summarizeClassic(percents []int, into []float64) summary {
 	s := h.summarize(percents, into)
 	s.weight += h.unseen
-	if h.folded != nil {
+	if h.folded != nil || !h.uniform() {
 		return s // these are estimates anyhow
 	}
 	n := len(h.values)

@@ -14,7 +14,7 @@ const (
 	opHistogram
 	opDistribution
 	opKeptGauge
-	opWeighted // index into a worker's weighted refs: samples sent at a rate
+	opWeighted // index into a worker's weighted refs: samples at a rate, sampled by rules, or not counted
 )
 
 // The operations but the last are those of the families, in their order.

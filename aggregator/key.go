@@ -32,15 +32,24 @@ var (
 	jmxTag      = []byte("dd.internal.jmx_check_name:")
 )
 
+// locate turns what is known of the origin of an identity into tags: those that are
+// not meant for Datadog but say where a line comes from are taken out, and those that
+// are asked for are added. sender is the container it came from, "" if that is not
+// known.
+func locate(id *metric.Identity, sender string, n *naming) {
+	id.Tags = slices.DeleteFunc(id.Tags, func(tag []byte) bool {
+		return bytes.HasPrefix(tag, internalTag) && originTag(tag, &id.Origin)
+	})
+	id.Tags = appendOriginTags(id.Tags, id.Origin, sender, n)
+}
+
 // contextKey returns the canonical key of an identity's context: with the
-// namespace before the name, the configured tags and those of the origin added, the
-// tags sorted without repeats, and the last host and device tag taken out of them.
-// sender is the container it came from, "" if that is not known. The key is valid
+// namespace before the name, the configured tags added, the tags sorted without
+// repeats, and the last host and device tag taken out of them. The key is valid
 // until the next call.
-func (k *identityScratch) contextKey(id *metric.Identity, sender string, n *naming) []byte {
+func (k *identityScratch) contextKey(id *metric.Identity, n *naming) []byte {
 	var host metric.Host
 	var device []byte
-	origin := id.Origin
 	tags := append(k.tags[:0], n.tags...)
 	for _, tag := range id.Tags {
 		switch {
@@ -48,7 +57,6 @@ func (k *identityScratch) contextKey(id *metric.Identity, sender string, n *nami
 			host = metric.Host{Explicit: true, Name: tag[len(hostTag):]}
 		case bytes.HasPrefix(tag, deviceTag):
 			device = tag[len(deviceTag):]
-		case bytes.HasPrefix(tag, internalTag) && originTag(tag, &origin):
 		default:
 			tags = append(tags, tag)
 		}
@@ -56,7 +64,6 @@ func (k *identityScratch) contextKey(id *metric.Identity, sender string, n *nami
 	if host.Explicit && string(host.Name) == n.host {
 		host = metric.Host{} // named or not, it is the same host
 	}
-	tags = appendOriginTags(tags, origin, sender, n)
 	slices.SortFunc(tags, bytes.Compare)
 	k.tags = tags
 	tags = slices.CompactFunc(tags, bytes.Equal)

@@ -25,8 +25,8 @@ type ownKey struct{ name, tags string }
 
 type ownState struct {
 	context *metric.Context // nil: to be made, with the tags there are now
-	last    float64 // total at the last flush
-	silent  uint32  // flushes since it last grew, or since the start
+	last    float64         // total at the last flush
+	silent  uint32          // flushes since it last grew, or since the start
 }
 
 // setTags changes the configured tags.
@@ -79,6 +79,6 @@ func (o *ownSeries) state(r metric.Reading) *ownState {
 		id.Tags = append(id.Tags, []byte(tag))
 	}
 	var scratch identityScratch
-	s.context = metric.NewContext(scratch.contextKey(&id, "", &naming{tags: o.tags}))
+	s.context = metric.NewContext(scratch.contextKey(&id, &naming{tags: o.tags}))
 	return s
 }

@@ -46,7 +46,7 @@ func (w *Worker) pass(s *metric.Sample) {
 // passingContext returns the context of w.id, one for all points of an interval. It
 // is none of those that have values: it takes no slot and counts for no limit.
 func (w *Worker) passingContext() *metric.Context {
-	key := w.scratch.contextKey(&w.id, w.lines.Sender, &w.policy.naming)
+	key := w.scratch.contextKey(&w.id, &w.policy.naming)
 	if c := w.passing[string(key)]; c != nil {
 		return c
 	}

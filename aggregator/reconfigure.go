@@ -31,19 +31,37 @@ func newPolicy(cfg *Config) *policy {
 	return p
 }
 
-// Reconfigure puts a configuration in force, which must have passed Validate: for all
-// workers at one moment, between two of their batches of samples. Nothing that was
-// counted is touched. Every identity is resolved anew when its next sample comes, and
-// finds its context, with all that is known of it, if the name and tags are still the
-// same. A new length of intervals counts from the end of the open one.
+// view is what a worker makes of identities. It lasts as long as its policy, and so do
+// the refs in its table.
+type view struct {
+	policy     *policy
+	treat      Treat // nil: no rules
+	identities *identities
+	weighted   []weightedRef // by the index of an opWeighted ref
+	freeWeight []uint32      // indexes of weighted that are free
+}
+
+func newView(p *policy, newTreat func() Treat) view {
+	v := view{policy: p, identities: newIdentities(), weighted: make([]weightedRef, fixedWeighted)}
+	if newTreat != nil {
+		v.treat = newTreat()
+	}
+	return v
+}
+
+// Reconfigure puts a configuration in force, which must have passed Validate, and
+// rules, which may be nil: for all workers at one moment, between two of their batches
+// of samples. Nothing that was counted is touched. Every identity is resolved anew when
+// its next sample comes, and finds its context, with all that is known of it, if name
+// and tags are still the same. A new length of intervals counts from the end of the open
+// one.
 //
-// It waits for a flush to end, and the workers wait for it about as long as for a
-// context switch.
-func (a *Aggregator) Reconfigure(cfg Config) {
+// It waits for a flush to end. Workers hardly have to wait for it.
+func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat) {
 	p := newPolicy(&cfg)
-	fresh := make([]*identities, len(a.workers))
-	for i := range fresh {
-		fresh[i] = newIdentities()
+	views := make([]view, len(a.workers))
+	for i := range views {
+		views[i] = newView(p, newTreat)
 	}
 	a.turn.Lock()
 	defer a.turn.Unlock()
@@ -53,8 +71,7 @@ func (a *Aggregator) Reconfigure(cfg Config) {
 	}
 	a.contexts.setLimit(cfg.Cardinality.MaxContexts)
 	for i, w := range a.workers {
-		w.policy = p
-		w.identities, w.weighted, w.freeWeight = fresh[i], nil, nil
+		w.view = views[i]
 		w.mu.Unlock()
 	}
 	a.flusher.configure(p)
@@ -75,7 +92,9 @@ func (a *Aggregator) adoptInterval(c *clock) {
 // setInterval changes the length of intervals, of which none has a sample yet. What
 // was counted in them stays as old as it is.
 func (f *flusher) setInterval(d time.Duration) {
-	inNew := func(n uint32) uint32 { return uint32(uint64(n) * uint64(f.interval/time.Second) / uint64(d/time.Second)) }
+	inNew := func(n uint32) uint32 {
+		return uint32(uint64(n) * uint64(f.interval/time.Second) / uint64(d/time.Second))
+	}
 	now := inNew(f.intervals) + 1
 	for fam := range f.seen {
 		for slot, last := range f.seen[fam] {

@@ -24,11 +24,16 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		w.aggregator.example(why, s.Line)
 		return
 	}
-	if bytes.HasPrefix(w.id.Name, ownPrefixBytes) {
+	reserved := bytes.HasPrefix(w.id.Name, ownPrefixBytes)
+	if !reserved {
+		w.treatIdentity()
+		reserved = bytes.HasPrefix(w.id.Name, ownPrefixBytes)
+	}
+	if reserved {
 		w.stats.refused[metric.ReservedName]++
 		return
 	}
-	if w.id.Time != 0 {
+	if w.id.Time != 0 && !w.treatment.Drop {
 		switch k := w.id.Kind; {
 		case k == metric.Counter, k == metric.Gauge, k == metric.KeptGauge && !changes(s):
 			w.pass(s)
@@ -48,13 +53,12 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		remember = false
 		w.stats.unremembered++
 	}
-	if weight := 1 / w.id.Rate; weight != 1 && heedsRate(r.op()) {
-		to := weightedRef{r, weight, w.id.Kind == metric.ClassicTimer}
-		if remember {
-			w.identities.insert(hash, check, w.weigh(to))
+	if to, weighted := w.weightOf(r); weighted {
+		if !remember {
+			w.addWeighted(&to, s)
+			return
 		}
-		w.addWeighted(to, s)
-		return
+		r = w.weigh(to)
 	}
 	if remember {
 		w.identities.insert(hash, check, r)
@@ -62,29 +66,27 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 	w.add(r, s)
 }
 
-// heedsRate reports whether a sample rate changes what a sample counts for.
-func heedsRate(o op) bool {
-	return o == opCounter || o == opHistogram || o == opDistribution
-}
-
-// weigh returns a ref that adds with a weight.
-func (w *Worker) weigh(to weightedRef) ref {
-	if n := len(w.freeWeight); n > 0 {
-		i := w.freeWeight[n-1]
-		w.freeWeight = w.freeWeight[:n-1]
-		w.weighted[i] = to
-		return makeRef(opWeighted, i)
+// treatIdentity applies the rules to w.id, which has its origin among its tags then.
+func (w *Worker) treatIdentity() {
+	w.treatment = metric.Treatment{Sample: 1}
+	locate(&w.id, w.lines.Sender, &w.policy.naming)
+	if w.treat != nil {
+		w.treat(&w.id, &w.treatment)
 	}
-	w.weighted = append(w.weighted, to)
-	return makeRef(opWeighted, uint32(len(w.weighted)-1))
 }
 
 // resolve finds or makes the context of an identity; ok is false if there are too
-// many.
+// many. What does not count needs none.
 func (w *Worker) resolve(id *metric.Identity) (r ref, ok bool) {
-	key := w.scratch.contextKey(id, w.lines.Sender, &w.policy.naming)
+	switch {
+	case w.treatment.Drop:
+		return refusedRef(metric.DroppedByRule), true
+	case w.treatment.SampledOut:
+		return sampledOutRef, true
+	}
+	key := w.scratch.contextKey(id, &w.policy.naming)
 	f := familyOf(id.Kind)
-	slot, ok := w.aggregator.contexts.slotOf(f, key, w.number)
+	slot, ok := w.aggregator.contexts.slotOf(f, key, w.number, w.treatment.Profile)
 	if !ok {
 		return 0, false
 	}

@@ -9,12 +9,13 @@ import (
 // Stats is a snapshot of what the aggregator counted since it was made.
 //
 // In every snapshot lines = samples + events + checks + rejected, and samples =
-// aggregated + passed + refused.
+// aggregated + sampled out + passed + refused.
 type Stats struct {
 	Lines      uint64
 	Rejected   [metric.Reasons]uint64 // lines, by the parser's reasons
 	Samples    uint64
 	Aggregated uint64
+	SampledOut uint64                 // samples of which a rule let no value count
 	Passed     uint64                 // samples with a time of their own
 	Refused    [metric.Reasons]uint64 // samples, by the aggregator's reasons
 
@@ -55,6 +56,7 @@ func (a *Aggregator) Stats() Stats {
 		s.Samples += w.stats.samples
 		s.Events += w.stats.events
 		s.Checks += w.stats.checks
+		s.SampledOut += w.stats.sampledOut
 		s.Passed += w.stats.passed
 		s.RefusedEvents += w.stats.refusedEvents
 		s.RefusedChecks += w.stats.refusedChecks
@@ -68,7 +70,7 @@ func (a *Aggregator) Stats() Stats {
 		}
 		w.mu.Unlock()
 	}
-	s.Aggregated = s.Samples - s.Passed
+	s.Aggregated = s.Samples - s.Passed - s.SampledOut
 	for _, n := range s.Refused {
 		s.Aggregated -= n
 	}
@@ -89,6 +91,7 @@ func (a *Aggregator) Readings(dst []metric.Reading) []metric.Reading {
 	total("lines", s.Lines)
 	total("samples", s.Samples)
 	total("samples.aggregated", s.Aggregated)
+	total("samples.sampled_out", s.SampledOut)
 	total("samples.passed", s.Passed)
 	total("samples.timestamp_ignored", s.IgnoredTimes)
 	total("events", s.Events)

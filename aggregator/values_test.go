@@ -140,7 +140,7 @@ func sketchOf(values []float64, weight float64) metric.Sketch {
 		if weight == 1 {
 			d.add(v)
 		} else {
-			d.addWeighted(v, weight)
+			d.addWeighted(v, weight, wholeEvents(weight))
 		}
 	}
 	s, _ := d.sketch()
@@ -233,7 +233,7 @@ func TestSketchCountsEverything(t *testing.T) {
 			d := parts[random.IntN(2)]
 			if random.IntN(4) == 0 {
 				weight := 1 + 100*random.Float64()
-				d.addWeighted(v, weight)
+				d.addWeighted(v, weight, wholeEvents(weight))
 				count += int64(weight)
 				sum += v * weight
 			} else {
@@ -268,8 +268,8 @@ func TestSketchCountsEverything(t *testing.T) {
 func TestSketchOfHugeWeightsIsBounded(t *testing.T) {
 	var d distribution
 	for range 1000 {
-		d.addWeighted(1, 1e300)
-		d.addWeighted(2, 1e300)
+		d.addWeighted(1, 1e300, wholeEvents(1e300))
+		d.addWeighted(2, 1e300, wholeEvents(1e300))
 	}
 	s, clipped := d.sketch()
 	if len(s.Keys) > metric.MaxSketchBins+1 || clipped == 0 {
@@ -277,8 +277,8 @@ func TestSketchOfHugeWeightsIsBounded(t *testing.T) {
 	}
 
 	d = distribution{}
-	d.addWeighted(1, 1e9)
-	d.addWeighted(2, 1000)
+	d.addWeighted(1, 1e9, wholeEvents(1e9))
+	d.addWeighted(2, 1000, wholeEvents(1000))
 	s, clipped = d.sketch()
 	if s.Count != 1_000_001_000 || clipped != 1_000_001_000-maxSketchCount {
 		t.Errorf("count %d, clipped %d", s.Count, clipped)

@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -25,38 +26,31 @@ type Worker struct {
 	describe   Describe
 
 	// Scratch, to be reused.
-	id      metric.Identity
-	scratch identityScratch
-	lines   *metric.Lines // under way, their packed values
-	now     int64         // when they came
-	salt    uint64        // of their sender
-	hashes  [window]uint64
-	checks  [window]uint32
-	refs    [window]ref
+	id        metric.Identity
+	treatment metric.Treatment // of id
+	scratch   identityScratch
+	lines     *metric.Lines // under way, their packed values
+	now       int64         // when they came
+	salt      uint64        // of their sender
+	hashes    [window]uint64
+	checks    [window]uint32
+	refs      [window]ref
 
-	mu         sync.Mutex // guards the fields below; taken once for a batch of packets
-	policy     *policy
-	identities *identities
-	weighted   []weightedRef              // by the index of an opWeighted ref
-	freeWeight []uint32                   // indexes of weighted that are free
-	passing    map[string]*metric.Context // of points that are passed on in this interval
-	active     *columns                   // filled by the reader
-	spare      *columns                   // read and emptied by the flusher, without mu
-	stats      workerStats
-}
-
-// weightedRef is where samples sent at a rate below 1 go.
-type weightedRef struct {
-	ref     ref
-	weight  float64 // 1/rate
-	classic bool    // the weight counts events, and nothing else
+	mu sync.Mutex // guards the fields below; taken once for a batch of packets
+	view
+	random  *rand.Rand                 // draws samples
+	passing map[string]*metric.Context // of points that are passed on in this interval
+	active  *columns                   // filled by the reader
+	spare   *columns                   // read and emptied by the flusher, without mu
+	stats   workerStats
 }
 
 // workerStats counts what became of a worker's lines. All of a batch is counted
 // under one lock, so that the sums are right whenever one looks.
 type workerStats struct {
 	lines                        uint64
-	samples                      uint64 // accepted metric lines; aggregated + passed + refused
+	samples                      uint64 // accepted metric lines; aggregated + sampled out + passed + refused
+	sampledOut                   uint64 // samples of which no value was drawn
 	passed                       uint64 // samples with a time of their own
 	ignoredTimes                 uint64 // samples aggregated as if they had none
 	events                       uint64 // those refused included
@@ -70,12 +64,12 @@ type workerStats struct {
 
 func newWorker(a *Aggregator, number int, describe Describe, p *policy) *Worker {
 	return &Worker{
-		policy:     p,
 		aggregator: a,
 		number:     number,
 		describe:   describe,
 		passing:    map[string]*metric.Context{},
-		identities: newIdentities(),
+		random:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		view:       newView(p, nil),
 		active:     newColumns(),
 		spare:      newColumns(),
 	}
@@ -180,38 +174,7 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 	case opKeptGauge:
 		w.active.keptGauges.at(r.index()).add(s, w.packed(s), w.now)
 	case opWeighted:
-		w.addWeighted(w.weighted[r.index()], s)
-	}
-}
-
-// addWeighted adds the values of a sample of which each stands for several events.
-func (w *Worker) addWeighted(to weightedRef, s *metric.Sample) {
-	index, weight := to.ref.index(), to.weight
-	switch to.ref.op() {
-	case opCounter:
-		sum := w.active.counters.at(index)
-		*sum += s.Value * weight
-		for _, v := range w.packed(s) {
-			*sum += v * weight
-		}
-	case opHistogram:
-		h := w.active.histograms.at(index)
-		if to.classic {
-			h.unseen += (weight - 1) * float64(1+len(w.packed(s)))
-			weight = 1
-		}
-		h.add(s.Value, weight)
-		for _, v := range w.packed(s) {
-			h.add(v, weight)
-		}
-	case opDistribution:
-		d := w.active.distributions.at(index)
-		d.addWeighted(s.Value, weight)
-		for _, v := range w.packed(s) {
-			d.addWeighted(v, weight)
-		}
-	default:
-		panic("BUG: a weight on a kind that ignores rates")
+		w.addByIndex(r.index(), s)
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 	ContextLimit   // its context would be one too many
 	ReservedName   // its name begins like weir's own
 	TimestampLimit // too many points with their own timestamps in one interval
+	DroppedByRule  // a rule says so
 
 	// Reasons is how many there are.
 	Reasons
@@ -57,6 +58,7 @@ var reasonNames = [Reasons]string{
 	ContextLimit:   "context_limit",
 	ReservedName:   "reserved_name",
 	TimestampLimit: "timestamp_limit",
+	DroppedByRule:  "dropped_by_rule",
 }
 
 // String returns the reason's name, in lower case with underscores.

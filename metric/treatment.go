@@ -1,0 +1,31 @@
+package metric
+
+// Treatment is what rules decide about an identity besides its name, its kind and
+// its tags, which they change in place.
+type Treatment struct {
+	Drop bool // its samples do not count at all
+
+	// Sample is the share of its values that count, in (0, 1]. With BySelf the draw was
+	// for the identity as a whole: all of its values count, or with SampledOut none.
+	Sample     float64
+	BySelf     bool
+	SampledOut bool
+
+	Profile *Profile // nil: what the configuration says for all
+	Budget  *Budget  // nil: no rule bounds its contexts
+}
+
+// Profile is what is computed from histograms and timers. It is immutable and
+// compared by its address.
+type Profile struct {
+	Aggregates  []string  // nil: as the configuration says for all
+	Percentiles []float64 // likewise
+}
+
+// Budget bounds the contexts of all that meet a rule, together. It is immutable and
+// compared by its address.
+type Budget struct {
+	Rule        int    // its index in the configuration
+	MaxContexts int    // 1 or more; 0: the rule has no bound of its own
+	Overflow    string // what happens beyond it; "": as the configuration says for all
+}

@@ -56,9 +56,10 @@ type DestinationStats struct {
 	Bytes    uint64 // delivered, as compressed
 	Retries  uint64 // attempts after the first
 
-	// Of Datadog's endpoints.
-	Endpoint         bool
-	Healthy          bool   // the last requests did well
+	Endpoint bool // what is sent there over the network has a state of health
+	Healthy  bool // the last requests did well
+
+	Spools           bool   // what cannot be sent goes to disk
 	SpoolBytes       uint64 // on disk
 	SpoolErrors      uint64 // files that could not be written, removed or read
 	SpoolQuarantined uint64 // files that were damaged, or not the spool's
@@ -168,6 +169,9 @@ func (f *Forwarder) Stats() []DestinationStats {
 			all = append(all, s)
 		}
 	}
+	if f.orphans != nil {
+		all = append(all, f.orphans.account.snapshot())
+	}
 	return all
 }
 
@@ -190,14 +194,16 @@ func (f *Forwarder) Readings(dst []metric.Reading) []metric.Reading {
 			dst = append(dst, metric.Reading{Name: "forwarder." + name, Tags: []string{tag}, Value: value, Level: true})
 		}
 		level("points.queued", float64(s.Queued))
-		if !s.Endpoint {
+		if s.Endpoint {
+			healthy := 0.0
+			if s.Healthy {
+				healthy = 1
+			}
+			level("healthy", healthy)
+		}
+		if !s.Spools {
 			continue
 		}
-		healthy := 0.0
-		if s.Healthy {
-			healthy = 1
-		}
-		level("healthy", healthy)
 		total("points.restored", s.Restored)
 		level("points.spooled", float64(s.Spooled))
 		level("spool.bytes", float64(s.SpoolBytes))

@@ -51,6 +51,7 @@ type DestinationConfig struct {
 	AdditionalEndpoints []EndpointConfig `yaml:"additional_endpoints"` // datadog
 	Compression         string           `yaml:"compression"`          // datadog: one of the Compress constants
 	Proxy               metric.Secret    `yaml:"proxy"`                // datadog: a URL, perhaps with a password; "": the environment's
+	NoProxy             []string         `yaml:"no_proxy"`             // datadog: hosts to which no proxy leads, besides those of NO_PROXY
 	CAFile              string           `yaml:"ca_file"`              // datadog: certificates in PEM, besides the system's
 	Concurrency         int              `yaml:"concurrency"`          // datadog: requests at once, to each endpoint
 	MaxQueue            metric.Bytes     `yaml:"max_queue"`            // datadog: payloads waiting in memory, for each endpoint
@@ -272,6 +273,16 @@ func (f *DestinationConfig) validateDatadog(fault func(name, format string, args
 		// Not quoted: a password may be in it.
 		fault("proxy", "it is not the URL of a proxy; write one such as http://proxy.example.org:3128")
 	}
+	for i, host := range f.NoProxy {
+		if host == "" || strings.ContainsAny(host, ", ") {
+			fault(fmt.Sprintf("no_proxy[%d]", i), "%q is not a host; write one such as intake.example.org, .example.org or 10.0.0.0/8, each in an item of its own", host)
+		}
+	}
+	if f.CAFile != "" {
+		if _, err := certificates(f.CAFile); err != nil {
+			fault("ca_file", "%v", err)
+		}
+	}
 }
 
 func (c *EndpointConfig) validate(remedy string, fault func(name, format string, args ...any)) {
@@ -328,7 +339,7 @@ func fieldsOf(kind string) []string {
 	case TypeLogs:
 		return append(common, "output", "format", "max_bytes", "max_age", "keep")
 	case TypeDatadog:
-		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "proxy", "ca_file", "concurrency", "max_queue")
+		return append(common, "api_key", "site", "url", "additional_endpoints", "compression", "proxy", "no_proxy", "ca_file", "concurrency", "max_queue")
 	case TypeDogStatsD:
 		return append(common, "address", "max_packet")
 	case TypeStatsD:

@@ -2,13 +2,10 @@ package forwarder
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/url"
-	"path/filepath"
-	"slices"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,70 +27,13 @@ type datadog struct {
 	log       *slog.Logger
 }
 
-// spools opens the spool of an endpoint.
-type spools struct {
-	cfg    SpoolConfig
-	folder string         // "": there are none
-	opened map[string]int // how many there are for a base URL
-	log    *slog.Logger
-}
-
-// newSpools finds the folder for spools. Without one nothing is spooled, and the log
-// says so.
-func newSpools(cfg *Config, env func(string) string, log *slog.Logger) *spools {
-	s := &spools{cfg: cfg.Spool, opened: map[string]int{}, log: log}
-	overNetwork := func(d DestinationConfig) bool { return d.Type == TypeDatadog }
-	if !cfg.Spool.Enabled || !slices.ContainsFunc(cfg.Forwarders, overNetwork) {
-		return s
-	}
-	folder, err := stateDir(cfg.StateDir, env)
-	if err != nil {
-		s.warn(err)
-		return s
-	}
-	s.folder = filepath.Join(folder, "spool")
-	return s
-}
-
-func (s *spools) warn(err error) {
-	s.log.Warn("there is no spool: what cannot be delivered waits in memory only, and is lost when the agent ends; see state_dir and spool", "error", err)
-}
-
-// open opens the spool of the endpoint with the given base URL, nil if there is none.
-// Endpoints with the same URL are told apart by their order, so that a key can change.
-func (s *spools) open(base string, account *books) *spool {
-	if s.folder == "" {
-		return nil
-	}
-	s.opened[base]++
-	sum := sha256.Sum256([]byte(base))
-	name := hex.EncodeToString(sum[:8])
-	if u, err := url.Parse(base); err == nil {
-		name = strings.Map(func(r rune) rune {
-			if isHostName(string(r)) {
-				return r
-			}
-			return '_'
-		}, u.Hostname()) + "-" + name
-	}
-	if n := s.opened[base]; n > 1 {
-		name += "-" + strconv.Itoa(n)
-	}
-	cfg := defaultSpoolConfig(filepath.Join(s.folder, name))
-	cfg.MaxBytes, cfg.MaxAge, cfg.MinFree, cfg.Lost = s.cfg.MaxBytes, s.cfg.MaxAge, s.cfg.MinFree, account.lost
-	opened, err := openSpool(cfg, s.log)
-	if err != nil {
-		s.warn(err)
-		return nil
-	}
-	account.restored(opened.stats().Recovered)
-	return opened
-}
-
 func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Duration, spools *spools, log *slog.Logger) (_ *datadog, err error) {
 	packer, err := newPacker(cfg.Compression, log.With("forwarder", name))
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Proxy == "" {
+		warnOfProxy(log.With("forwarder", name))
 	}
 	d := &datadog{label: name, packer: packer, log: log}
 	defer func() {
@@ -111,13 +51,13 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 		if err != nil {
 			return nil, err
 		}
-		in := &intake{base: to.base(), key: to.APIKey, agent: agent, client: client}
+		in := &intake{base: to.base(), key: to.APIKey, agent: agent, client: client, secrets: secretsOf(cfg, &to)}
 		// What can be wrong with a request is wrong with all of them: find out now.
 		if _, err := in.request(context.Background(), &payload{route: &seriesRoute}); err != nil {
 			return nil, fmt.Errorf("make a request: %w", err)
 		}
 		account := &books{}
-		account.s.Name, account.s.Endpoint = label, true
+		account.s.Name, account.s.Endpoint, account.s.Spools = label, true, true
 		e := newEndpoint(label, account, log)
 		e.post = in.post
 		e.senders, e.maxBytes = cfg.Concurrency, int64(cfg.MaxQueue)
@@ -135,8 +75,15 @@ func (c *EndpointConfig) base() string {
 	if c.URL == "" {
 		return "https://api." + c.Site
 	}
+	if m := appURL.FindStringSubmatch(c.URL); m != nil {
+		return "https://api." + strings.ToLower(m[1])
+	}
 	return strings.TrimRight(c.URL, "/")
 }
+
+// appURL is the URL of Datadog's pages, which the Datadog Agent has as its default and
+// people have in DD_URL. It takes no payloads; the API of the same site does.
+var appURL = regexp.MustCompile(`(?i)^https?://app\.((?:[a-z]{2,}\d{1,2}\.)?(?:datad(?:oghq|0g)\.(?:com|eu)|ddog-gov\.com))\.?(?::443)?/*$`)
 
 func withoutSecrets(base string) string {
 	u, err := url.Parse(base)

@@ -568,11 +568,7 @@ func (e *endpoint) status(s *DestinationStats) {
 	e.mu.Lock()
 	s.Healthy = !e.whole.open && !slices.ContainsFunc(e.lanes[:], func(l lane) bool { return l.circuit.open })
 	e.mu.Unlock()
-	if e.spool == nil {
-		return
+	if e.spool != nil {
+		e.spool.status(s)
 	}
-	spool := e.spool.stats()
-	s.SpoolBytes = spool.Bytes
-	s.SpoolErrors = spool.WriteErrors + spool.ReadErrors
-	s.SpoolQuarantined = spool.Quarantined + spool.Foreign
 }

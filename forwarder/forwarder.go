@@ -43,6 +43,7 @@ type destination interface {
 type Forwarder struct {
 	destinations []destination
 	filters      []*filter // by destination; none: everything goes everywhere
+	orphans      *orphans  // nil: there are none
 	timeout      time.Duration
 	log          *slog.Logger
 }
@@ -82,6 +83,7 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 		f.destinations = append(f.destinations, opened)
 		f.filters = append(f.filters, newFilter(&d))
 	}
+	f.orphans = spools.orphans()
 	return f, nil
 }
 
@@ -98,8 +100,12 @@ func (f *Forwarder) close() {
 // waiting, for at most the shutdown timeout. It never blocks the sender.
 func (f *Forwarder) Run(batches <-chan *metric.Batch) {
 	ctx, giveUp := context.WithCancel(context.Background())
+	var running, tidying sync.WaitGroup
+	defer tidying.Wait()
 	defer giveUp()
-	var running sync.WaitGroup
+	if f.orphans != nil {
+		tidying.Go(func() { f.orphans.run(ctx) })
+	}
 	queues := make([]chan *metric.Batch, len(f.destinations))
 	for i, d := range f.destinations {
 		queues[i] = make(chan *metric.Batch, batchesWaiting)

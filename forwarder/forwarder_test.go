@@ -57,28 +57,39 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // deliver runs a forwarder over batches and returns what it logged.
 func deliver(t *testing.T, cfg Config, batches ...*metric.Batch) (*Forwarder, string) {
 	t.Helper()
+	f, queue, end := runForTest(t, cfg)
+	for _, b := range batches {
+		queue <- b
+	}
+	close(queue)
+	return f, end()
+}
+
+// runForTest runs a forwarder until queue is closed; end waits for that and returns
+// what was logged.
+func runForTest(t *testing.T, cfg Config) (f *Forwarder, queue chan<- *metric.Batch, end func() (log string)) {
+	t.Helper()
 	cfg.Resolve(Defaults{})
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	var log lockedBuffer
-	f, err := New(cfg, "weir/1.2.3", slog.New(slog.NewTextHandler(&log, nil)))
+	f, err := New(cfg, "weir/1.2.3", slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue := make(chan *metric.Batch)
+	batches := make(chan *metric.Batch)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.Run(queue)
+		f.Run(batches)
 	}()
-	for _, b := range batches {
-		queue <- b
+	return f, batches, func() string {
+		t.Helper()
+		<-done
+		checkBooks(t, f)
+		return log.String()
 	}
-	close(queue)
-	<-done
-	checkBooks(t, f)
-	return f, log.String()
 }
 
 func checkBooks(t *testing.T, f *Forwarder) {

@@ -5,15 +5,19 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -22,7 +26,10 @@ const (
 	requestTimeout = 20 * time.Second
 	// payloadVersion is the version of agent-payload that protobuf.go follows.
 	payloadVersion = "5.0.215"
-	validatePath   = "/api/v1/validate"
+	// pingAfter is how long a connection of HTTP/2 may say nothing before it is asked
+	// whether it is there, and how long the answer may take.
+	pingAfter    = 10 * time.Second
+	validatePath = "/api/v1/validate"
 )
 
 // intake makes requests to Datadog's intake, or to what stands in for it.
@@ -31,34 +38,82 @@ type intake struct {
 	key    metric.Secret
 	agent  string // name/version
 	client *http.Client
+
+	secrets []string // never to be told: see withoutKeys
 }
 
 // newClient returns a client for one endpoint.
 func newClient(cfg *DestinationConfig) (*http.Client, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone() // HTTP/2, and the environment's proxy
+	transport := http.DefaultTransport.(*http.Transport).Clone() // HTTP/2
 	transport.MaxConnsPerHost = cfg.Concurrency + 1              // one for the validation of the key
 	transport.MaxIdleConnsPerHost = cfg.Concurrency
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	// A connection whose other end vanished is given up, and not used until the kernel
+	// does so after a quarter of an hour.
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter}
 	if cfg.CAFile != "" {
 		pool, err := certificates(cfg.CAFile)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("ca_file: %w", err)
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
-	if cfg.Proxy != "" {
-		proxy, err := url.Parse(cfg.Proxy.Reveal())
-		if err != nil {
-			return nil, errors.New("proxy: it is no URL") // which may hold a password
-		}
-		transport.Proxy = http.ProxyURL(proxy)
-	}
+	proxyOf := proxyConfig(cfg, httpproxy.FromEnvironment()).ProxyFunc()
+	transport.Proxy = func(r *http.Request) (*url.URL, error) { return proxyOf(r.URL) }
 	return &http.Client{
 		Transport: transport,
 		Timeout:   requestTimeout,
 		// A redirect would take the key to wherever it points.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
+}
+
+// proxyConfig says which proxy to use: the configured one or, without one, the
+// environment's; for the hosts of NO_PROXY and of no_proxy, and for this machine, none.
+func proxyConfig(cfg *DestinationConfig, env *httpproxy.Config) *httpproxy.Config {
+	if cfg.Proxy != "" {
+		env.HTTPProxy, env.HTTPSProxy = cfg.Proxy.Reveal(), cfg.Proxy.Reveal()
+	}
+	env.NoProxy = strings.Join(append([]string{env.NoProxy}, cfg.NoProxy...), ",")
+	env.CGI = false
+	return env
+}
+
+// parseProxy reads the URL of a proxy, which in the environment may have no scheme.
+func parseProxy(text string) (*url.URL, error) {
+	if u, err := url.Parse(text); err == nil && u.Host != "" {
+		return u, nil
+	}
+	return url.Parse("http://" + text)
+}
+
+// warnOfProxy tells of a proxy in the environment that is none. It is not quoted, as a
+// password may be in it.
+func warnOfProxy(log *slog.Logger) {
+	env := httpproxy.FromEnvironment()
+	for name, text := range map[string]string{"HTTP_PROXY": env.HTTPProxy, "HTTPS_PROXY": env.HTTPSProxy} {
+		if u, err := parseProxy(text); text != "" && (err != nil || u.Host == "") {
+			log.Warn("the variable " + name + " is not the URL of a proxy, and is not heeded; write one such as http://proxy.example.org:3128")
+		}
+	}
+}
+
+// secretsOf returns what must not be read in errors.
+func secretsOf(cfg *DestinationConfig, to *EndpointConfig) []string {
+	secrets := []string{to.APIKey.Reveal()}
+	env := httpproxy.FromEnvironment()
+	for _, text := range []string{to.URL, cfg.Proxy.Reveal(), env.HTTPProxy, env.HTTPSProxy} {
+		u, err := parseProxy(text)
+		if err != nil {
+			continue
+		}
+		if password, set := u.User.Password(); set && password != "" {
+			// As it is, as it stands in the URL, and as it is sent.
+			secrets = append(secrets, password, url.UserPassword("", password).String()[1:],
+				base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password)))
+		}
+	}
+	return secrets
 }
 
 // certificates returns the system's certificates and those of a file.
@@ -69,10 +124,10 @@ func certificates(file string) (*x509.CertPool, error) {
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
+		return nil, err
 	}
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ca_file: there is no certificate in %s; it must hold one or more in PEM", file)
+		return nil, fmt.Errorf("there is no certificate in %s; it must hold one or more in PEM", file)
 	}
 	return pool, nil
 }
@@ -137,7 +192,7 @@ func (in *intake) keyIsInvalid(ctx context.Context) bool {
 func (in *intake) do(request *http.Request) error {
 	response, err := in.client.Do(request)
 	if err != nil {
-		return err
+		return in.withoutKeys(err)
 	}
 	defer response.Body.Close()
 	const (
@@ -148,12 +203,30 @@ func (in *intake) do(request *http.Request) error {
 	if response.StatusCode/100 == 2 {
 		return nil
 	}
-	text := strings.ReplaceAll(strings.ToValidUTF8(string(answer), "?"), in.key.Reveal(), in.key.String())
+	text := in.hide(strings.ToValidUTF8(string(answer), "?"))
 	return &refusedError{
 		status:     response.StatusCode,
 		answer:     strings.TrimSpace(text[:min(len(text), told)]),
 		retryAfter: retryAfter(response.Header.Get("Retry-After"), time.Now()),
 	}
+}
+
+// hide takes secrets out of a text, which others wrote: they may repeat what they got.
+func (in *intake) hide(text string) string {
+	for _, secret := range in.secrets {
+		text = strings.ReplaceAll(text, secret, metric.Secret(secret).String())
+	}
+	return text
+}
+
+// withoutKeys returns err, or another that says the same without a secret in it: net/http
+// quotes answers that are no HTTP.
+func (in *intake) withoutKeys(err error) error {
+	text := err.Error()
+	if hidden := in.hide(text); hidden != text {
+		return errors.New(hidden)
+	}
+	return err
 }
 
 // retryAfter reads the header of that name: seconds or a date.

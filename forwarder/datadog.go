@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -24,9 +25,11 @@ type datadog struct {
 	packer    *packer
 	endpoints []*endpoint
 	intakes   []*intake // by endpoint
+	folders   []string  // of the endpoints' spools, by name; "": none
 	log       *slog.Logger
 }
 
+// openDatadog acquires everything but the spools, for which it has the names.
 func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Duration, spools *spools, log *slog.Logger) (_ *datadog, err error) {
 	packer, err := newPacker(cfg.Compression, log.With("forwarder", name))
 	if err != nil {
@@ -63,11 +66,37 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 		e.senders, e.maxBytes = cfg.Concurrency, int64(cfg.MaxQueue)
 		e.target = withoutSecrets(in.base)
 		e.hasten = shutdown / 4 * 3
-		e.spool = spools.open(in.base, account)
 		account.status = e.status
 		d.endpoints, d.intakes = append(d.endpoints, e), append(d.intakes, in)
+		d.folders = append(d.folders, spools.assign(in.base))
 	}
 	return d, nil
+}
+
+// openSpools opens the spools of the endpoints, and returns what went wrong: those
+// endpoints have none.
+func (d *datadog) openSpools(s *spools) error {
+	var faults []error
+	for i, e := range d.endpoints {
+		if d.folders[i] == "" {
+			continue
+		}
+		opened, err := s.openFolder(d.folders[i], e.account)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		e.change(func() { e.spool = opened })
+	}
+	return errors.Join(faults...)
+}
+
+// hasten says after how long without input, once there will be no more, what is left
+// goes to the spools.
+func (d *datadog) hasten(shutdown time.Duration) {
+	for _, e := range d.endpoints {
+		e.change(func() { e.hasten = shutdown / 4 * 3 })
+	}
 }
 
 // base returns the URL that the paths of routes are put behind.

@@ -43,16 +43,16 @@ type endpoint struct {
 	account *books
 	log     *slog.Logger
 	post    func(context.Context, *payload) error // an answer other than success is a *refusedError
-	spool   *spool                                // nil: there is none
-	hasten  time.Duration                         // after the end of input: when what is left goes to the spool
+	spool   *spool                                // nil: there is none; does not change once run began
 
 	senders  int   // requests at once
 	maxBytes int64 // of payloads in memory
 
 	ended chan struct{} // closed by finish
 
-	mu       sync.Mutex // guards the fields below
-	wake     *sync.Cond // one of them changed
+	mu       sync.Mutex    // guards the fields below, and spool until run begins
+	hasten   time.Duration // after the end of input: when what is left goes to the spool
+	wake     *sync.Cond    // one of them changed
 	whole    circuit
 	lanes    [len(routes)]lane
 	serial   uint64
@@ -187,7 +187,9 @@ func (e *endpoint) keepHouse(ctx context.Context, giveUp context.CancelFunc) {
 		case <-ended:
 			ended = nil
 			if e.spool != nil {
+				e.mu.Lock()
 				late.Reset(e.hasten)
+				e.mu.Unlock()
 			}
 		case <-late.C:
 			e.mu.Lock()
@@ -567,8 +569,9 @@ func (e *endpoint) giveUp(w *waiting, why DropReason, err error) {
 func (e *endpoint) status(s *DestinationStats) {
 	e.mu.Lock()
 	s.Healthy = !e.whole.open && !slices.ContainsFunc(e.lanes[:], func(l lane) bool { return l.circuit.open })
+	spool := e.spool
 	e.mu.Unlock()
-	if e.spool != nil {
-		e.spool.status(s)
+	if spool != nil {
+		spool.status(s)
 	}
 }

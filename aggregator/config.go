@@ -50,9 +50,6 @@ type CardinalityConfig struct {
 	MaxContexts int `yaml:"max_contexts"`
 }
 
-// The aggregates of a histogram.
-var aggregates = []string{"max", "min", "median", "avg", "sum", "count"}
-
 const (
 	// maxInterval: the intake takes no points older than an hour, and one carries
 	// the start of its interval.
@@ -106,8 +103,8 @@ func (c *Config) Validate() error {
 		}
 	}
 	for i, name := range c.Histogram.Aggregates {
-		if !slices.Contains(aggregates, name) {
-			fault(fmt.Sprintf("histogram.aggregates[%d]", i), "there is no aggregate %q; use some of %s", name, strings.Join(aggregates, ", "))
+		if !slices.Contains(metric.Aggregates, name) {
+			fault(fmt.Sprintf("histogram.aggregates[%d]", i), "there is no aggregate %q; use some of %s", name, strings.Join(metric.Aggregates, ", "))
 		}
 		if slices.Index(c.Histogram.Aggregates, name) < i {
 			fault(fmt.Sprintf("histogram.aggregates[%d]", i), "%s is there twice; remove one", name)

@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/metric"
 	"github.com/weir-agent/weir/parser"
+	"github.com/weir-agent/weir/rules"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected batches in testdata")
@@ -27,9 +29,10 @@ var update = flag.Bool("update", false, "rewrite the expected batches in testdat
 // the aggregator makes of lines. A script starts at midnight; its commands are
 //
 //	config KEY VALUE    before anything else
+//	rule YAML           the next rule, before anything is sent
 //	send LINE           by reader 0; "send/1 LINE" by reader 1; "send@box LINE" by
 //	                    reader 0 from a container that the socket knows as "box"
-//	reload KEY VALUE    changes one setting while it runs
+//	reload KEY VALUE    changes one setting while it runs, and takes rules since the start
 //	advance DURATION    lets time pass
 //	stop                ends the agent
 //
@@ -76,6 +79,7 @@ func runOne(t *testing.T, script string, out *bytes.Buffer) {
 	cfg := aggregator.DefaultConfig()
 	cfg.Hostname = "web-1"
 	lines := parser.DefaultConfig()
+	var list rules.Config
 	var h *harness
 	for _, line := range strings.Split(strings.TrimSuffix(script, "\n"), "\n") {
 		if strings.HasPrefix(line, "    ") {
@@ -90,11 +94,23 @@ func runOne(t *testing.T, script string, out *bytes.Buffer) {
 			configure(t, &cfg, &lines, argument)
 			continue
 		}
+		if command == "rule" {
+			var r rules.Rule
+			if err := yaml.Unmarshal([]byte(argument), &r); err != nil {
+				t.Fatalf("%q: %v", argument, err)
+			}
+			list.Rules = append(list.Rules, r)
+			continue
+		}
 		if h == nil {
+			if err := list.Validate(); err != nil {
+				t.Fatal(err)
+			}
 			if err := cfg.Validate(); err != nil {
 				t.Fatal(err)
 			}
 			h = start(cfg, parser.New(lines))
+			h.SetRules(treatBy(list))
 		}
 		switch command {
 		case "send", "send/1", "send@box":
@@ -115,7 +131,7 @@ func runOne(t *testing.T, script string, out *bytes.Buffer) {
 			if err := cfg.Validate(); err != nil {
 				t.Fatal(err)
 			}
-			h.Reconfigure(cfg, nil)
+			h.Reconfigure(cfg, treatBy(list))
 		case "advance":
 			d, err := time.ParseDuration(argument)
 			if err != nil {
@@ -161,6 +177,8 @@ func configure(t *testing.T, cfg *aggregator.Config, lines *parser.Config, argum
 		lines.TagStyle = value
 	case "origin.as_tags":
 		cfg.Origin.AsTags = strings.Fields(value)
+	case "hostname":
+		cfg.Hostname = value
 	case "namespace":
 		cfg.Namespace = value
 	case "tags":
@@ -185,6 +203,12 @@ func configure(t *testing.T, cfg *aggregator.Config, lines *parser.Config, argum
 	default:
 		t.Fatalf("unknown setting %q", key)
 	}
+}
+
+// treatBy returns what applies rules that have passed Validate.
+func treatBy(cfg rules.Config) func() aggregator.Treat {
+	r := rules.New(cfg)
+	return func() aggregator.Treat { return r.NewSession().Apply }
 }
 
 // harness is a running aggregator with two readers.

@@ -124,7 +124,11 @@ func TestRulesChangeWithTheConfiguration(t *testing.T) {
 		a.Worker(0).Add(&lines)
 	}
 	drop := func() aggregator.Treat {
-		return func(id *metric.Identity, t *metric.Treatment) { t.Drop = string(id.Name) == "a" }
+		return func(id *metric.Identity, t *metric.Treatment) {
+			if string(id.Name) == "a" {
+				t.Refused = metric.DroppedByRule
+			}
+		}
 	}
 	for _, rules := range []func() aggregator.Treat{nil, drop, nil} {
 		a.Reconfigure(aggregator.DefaultConfig(), rules)

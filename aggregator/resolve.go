@@ -33,7 +33,7 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		w.stats.refused[metric.ReservedName]++
 		return
 	}
-	if w.id.Time != 0 && !w.treatment.Drop {
+	if w.id.Time != 0 && w.treatment.Refused == metric.Accepted {
 		switch k := w.id.Kind; {
 		case k == metric.Counter, k == metric.Gauge, k == metric.KeptGauge && !changes(s):
 			w.pass(s)
@@ -79,8 +79,8 @@ func (w *Worker) treatIdentity() {
 // many. What does not count needs none.
 func (w *Worker) resolve(id *metric.Identity) (r ref, ok bool) {
 	switch {
-	case w.treatment.Drop:
-		return refusedRef(metric.DroppedByRule), true
+	case w.treatment.Refused != metric.Accepted:
+		return refusedRef(w.treatment.Refused), true
 	case w.treatment.SampledOut:
 		return sampledOutRef, true
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/parser"
+	"github.com/weir-agent/weir/rules"
 )
 
 // Config is the whole configuration. The keys of a field marked squash stand at
@@ -24,6 +25,7 @@ type Config struct {
 	Listen     listener.Config   `yaml:"listen"`
 	Parser     parser.Config     `yaml:",squash"`
 	Aggregator aggregator.Config `yaml:",squash"`
+	Rules      rules.Config      `yaml:",squash"`
 	Forwarder  forwarder.Config  `yaml:",squash"`
 	Log        LogConfig         `yaml:"log"`
 }
@@ -40,6 +42,7 @@ func Default() Config {
 		Listen:     listener.DefaultConfig(),
 		Parser:     parser.DefaultConfig(),
 		Aggregator: aggregator.DefaultConfig(),
+		Rules:      rules.DefaultConfig(),
 		Forwarder:  forwarder.DefaultConfig(),
 		Log:        LogConfig{Level: "info", Format: "text"},
 	}
@@ -48,7 +51,7 @@ func Default() Config {
 // faults returns what is wrong with the configuration.
 func (c *Config) faults() []error {
 	var all []error
-	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Forwarder.Validate()} {
+	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Rules.Validate(), c.Forwarder.Validate()} {
 		all = append(all, flatten(err)...)
 	}
 	for i, socket := range c.Listen.More {

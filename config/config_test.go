@@ -14,6 +14,7 @@ import (
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/metric"
+	"github.com/weir-agent/weir/rules"
 )
 
 // clean removes variables of the environment that would count.
@@ -102,12 +103,34 @@ func TestExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for list, item := range map[string]reflect.Type{"forwarders": destinationType, "listen.more": reflect.TypeFor[listener.Socket]()} {
+	for list, item := range map[string]reflect.Type{
+		"forwarders": destinationType, "listen.more": reflect.TypeFor[listener.Socket](),
+		"rules": reflect.TypeFor[rules.Rule](), "rules[].tag_values": reflect.TypeFor[rules.TagValue](),
+	} {
 		for _, key := range schemaOf(item).keys {
-			if !regexp.MustCompile(`(?m)^ *# [ -] ` + key + `: `).Match(text) {
+			if !regexp.MustCompile(`(?m)^ *# +(- )?` + key + `: `).Match(text) {
 				t.Errorf("%s[].%s is not in the example", list, key)
 			}
 		}
+	}
+}
+
+// Rules keep their order and the case of what is in them, and what is not said is told
+// from what is empty.
+func TestRules(t *testing.T) {
+	const list = `[{match: "A.*", tags: ["Dag:$1"], sample: 0.5, aggregates: []}, {match: "*", max_contexts: 7, percentiles: [0.5], tag_values: [{key: K, truncate: 3}]}]`
+	share, most := 0.5, 7
+	want := []rules.Rule{
+		{Match: "A.*", Tags: []string{"Dag:$1"}, Sample: &share, Aggregates: []string{}},
+		{Match: "*", MaxContexts: &most, Percentiles: []float64{0.5}, TagValues: []rules.TagValue{{Key: "K", Truncate: 3}}},
+	}
+	clean(t)
+	if diff := cmp.Diff(want, load(t, "rules: "+list).Rules.Rules); diff != "" {
+		t.Errorf("from a file (-want +got):\n%s", diff)
+	}
+	t.Setenv("WEIR_RULES", list)
+	if diff := cmp.Diff(want, load(t, "rules: [{match: x, drop: true}]").Rules.Rules); diff != "" {
+		t.Errorf("from the environment (-want +got):\n%s", diff)
 	}
 }
 
@@ -303,8 +326,6 @@ func TestFaults(t *testing.T) {
 		"out of a list":             {"tags:\n  - a:b\n  - c,d\n", `line 3: tags[1]: "c,d" has a comma, pipe or line break; write one tag an item, without them`},
 		"a default":                 {"flush_interval: 10m\n", "expiry.context: 5m0s is shorter than flush_interval (10m0s); use a multiple of it"},
 		"no mapping":                {"- a\n", "line 1: it takes a mapping of listen, "},
-		"too many requests at once": {"forwarders:\n  - {type: datadog, api_key: k, concurrency: 65}\n", "line 2: forwarders[0].concurrency: 65 is out of range; use 1 to 64"},
-		"too small a queue":         {"forwarders:\n  - {type: datadog, api_key: k, max_queue: 1MiB}\n", "line 2: forwarders[0].max_queue: 1MiB is too little for a few payloads; use 8MiB or more"},
 		"a missing key":             {"forwarders:\n  - type: datadog\n", "line 2: forwarders[0].api_key: there is no API key; set it here or in the environment as DD_API_KEY"},
 		"not YAML":                  {"listen: {\n", "it is not valid YAML"},
 		"a tab":                     {"listen:\n\tudp: x\n", "line 2: it is not valid YAML"},
@@ -312,7 +333,14 @@ func TestFaults(t *testing.T) {
 		"itself, by TCP":            {"listen: {more: [{network: tcp, address: '127.0.0.1:1'}]}\nforwarders:\n  - {type: statsd, address: 'tcp://127.0.0.1:1'}\n", "line 3: forwarders[0].address: this agent listens on tcp://127.0.0.1:1 itself"},
 		"itself, by Unix":           {"listen: {unix_stream: /run/x.sock}\nforwarders:\n  - {type: dogstatsd, address: 'unix:///run/x.sock'}\n", "line 3: forwarders[0].address: this agent listens on unix:///run/x.sock itself"},
 		"a pattern":                 {"forwarders:\n  - {type: discard, include: [a, '']}\n", "line 2: forwarders[0].include[1]: it is empty"},
+		"a rule":                    {"rules:\n  - match: a\n    sample: 0\n", "line 3: rules[0].sample: 0 is outside (0, 1]; write 0.1"},
+		"a rule's number":           {"rules:\n  - {match: a, sample: some}\n", `line 2: rules[0].sample: "some" is not a number`},
+		"a rule's key":              {"rules:\n  - {match: a, drop_tag: [b]}\n", "line 2: rules[0].drop_tag: there is no such key; did you mean rules[0].drop_tags?"},
+		"in a rule":                 {"rules:\n  - match: a\n    tag_values:\n    - {key: a}\n", "line 4: rules[0].tag_values[0].match: it is missing"},
+		"a rule for none":           {"rules:\n  - drop: true\n", "line 2: rules[0].match: it is missing"},
 		"text for a list":           {"forwarders: logs\n", "line 1: forwarders: it takes a list"},
+		"too many requests at once": {"forwarders:\n  - {type: datadog, api_key: k, concurrency: 65}\n", "line 2: forwarders[0].concurrency: 65 is out of range; use 1 to 64"},
+		"too small a queue":         {"forwarders:\n  - {type: datadog, api_key: k, max_queue: 1MiB}\n", "line 2: forwarders[0].max_queue: 1MiB is too little for a few payloads; use 8MiB or more"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

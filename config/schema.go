@@ -26,6 +26,9 @@ var (
 
 // schemaOf derives the schema from the tags of a type.
 func schemaOf(t reflect.Type) *schema {
+	if t.Kind() == reflect.Pointer { // nil: not said
+		t = t.Elem()
+	}
 	s := &schema{kind: t}
 	switch t.Kind() {
 	case reflect.Struct:

@@ -33,6 +33,7 @@ const (
 	ReservedName   // its name begins like weir's own
 	TimestampLimit // too many points with their own timestamps in one interval
 	DroppedByRule  // a rule says so
+	TooLong        // rules made its name and tags too long
 
 	// Reasons is how many there are.
 	Reasons
@@ -59,6 +60,7 @@ var reasonNames = [Reasons]string{
 	ReservedName:   "reserved_name",
 	TimestampLimit: "timestamp_limit",
 	DroppedByRule:  "dropped_by_rule",
+	TooLong:        "too_long",
 }
 
 // String returns the reason's name, in lower case with underscores.

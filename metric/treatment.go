@@ -3,7 +3,7 @@ package metric
 // Treatment is what rules decide about an identity besides its name, its kind and
 // its tags, which they change in place.
 type Treatment struct {
-	Drop bool // its samples do not count at all
+	Refused Reason // its samples do not count, and why; Accepted: they do
 
 	// Sample is the share of its values that count, in (0, 1]. With BySelf the draw was
 	// for the identity as a whole: all of its values count, or with SampledOut none.
@@ -21,6 +21,17 @@ type Profile struct {
 	Aggregates  []string  // nil: as the configuration says for all
 	Percentiles []float64 // likewise
 }
+
+// Aggregates are the names of what can be computed from a histogram, besides
+// percentiles.
+var Aggregates = []string{"max", "min", "median", "avg", "sum", "count"}
+
+// What happens to contexts beyond a bound.
+const (
+	OverflowFold    = "fold"    // those of one name get a common value for the tag that is to blame
+	OverflowDrop    = "drop"    // they are refused
+	OverflowObserve = "observe" // nothing but being reported
+)
 
 // Budget bounds the contexts of all that meet a rule, together. It is immutable and
 // compared by its address.

@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/parser"
+	"github.com/weir-agent/weir/rules"
 )
 
 // packets returns datagrams of up to 1,432 bytes, filled with counters of tags
@@ -68,6 +70,78 @@ func BenchmarkSample(b *testing.B) {
 					run()
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(lines), "ns/sample")
+			})
+		}
+	}
+}
+
+// manyRules returns so many rules, none of which concerns the lines of packets, but the
+// last: globs and regular expressions, with and without a literal beginning.
+func manyRules(n int) (list []rules.Rule) {
+	for i := range n - 1 {
+		match := fmt.Sprintf([]string{"app%d.*.time", "db%d.query", "web.requests.x%d*", "regex:jobs%d\\.(\\w+)\\.time", "*.debug%d"}[i%5], i)
+		list = append(list, rules.Rule{Match: match, DropTags: []string{"id"}, AddTags: []string{"rule:" + strconv.Itoa(i)}})
+	}
+	return append(list, rules.Rule{Match: "web.*", DropTags: []string{"request_id"}})
+}
+
+// BenchmarkRules is what rules cost: a known sample the same with a thousand as with
+// none, a new one what it takes to find those that concern it.
+func BenchmarkRules(b *testing.B) {
+	for _, count := range []int{0, 1, 1000} {
+		cfg := config.Default()
+		if count > 0 {
+			cfg.Rules.Rules = manyRules(count)
+		}
+		if err := cfg.Rules.Validate(); err != nil {
+			b.Fatal(err)
+		}
+		dogstatsd := parser.New(cfg.Parser)
+		newIntake := func() *intake {
+			a := newAggregator(cfg, []aggregator.Describe{dogstatsd.Describe}, slog.New(slog.DiscardHandler))
+			return &intake{parser: dogstatsd, worker: a.Worker(0)}
+		}
+		run := func(in *intake, datagrams [][]byte) {
+			for i, packet := range datagrams {
+				in.packet(packet, false, "")
+				if i%64 == 63 {
+					in.end()
+				}
+			}
+			in.end()
+		}
+		b.Run(fmt.Sprintf("known/rules=%d", count), func(b *testing.B) {
+			datagrams, lines := packets(10_000, 3)
+			in := newIntake()
+			run(in, datagrams)
+			b.ReportAllocs()
+			for b.Loop() {
+				run(in, datagrams)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(lines), "ns/sample")
+		})
+		for _, tags := range []int{3, 8} {
+			b.Run(fmt.Sprintf("new/tags=%d/rules=%d", tags, count), func(b *testing.B) {
+				const lines = 100_000
+				var datagrams [][]byte
+				var packet []byte
+				for i := range lines {
+					packet = fmt.Appendf(packet, "web.requests.%d:1|c|#env:prod,request_id:%d", i%100, i)
+					for tag := 2; tag < tags; tag++ {
+						packet = fmt.Appendf(packet, ",tag%d:%d", tag, i%7)
+					}
+					if packet = append(packet, '\n'); len(packet) > 1300 {
+						datagrams, packet = append(datagrams, packet), nil
+					}
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					b.StopTimer()
+					in := newIntake()
+					b.StartTimer()
+					run(in, datagrams)
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/lines, "ns/sample")
 			})
 		}
 	}

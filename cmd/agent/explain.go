@@ -83,7 +83,10 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 	}
 
 	// What comes of it is for the agent itself to say: one that sees nothing else.
-	a := aggregator.New(cfg.Aggregator, []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
+	a := newAggregator(cfg, []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
+	if len(cfg.Rules.Rules) > 0 {
+		a.SetRules(explainRules(out, cfg.Rules))
+	}
 	in := intake{parser: p, worker: a.Worker(0)}
 	in.packet([]byte(packet), false, "")
 	in.end()
@@ -98,6 +101,9 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 			fmt.Fprintf(out, "\nrefused: %s (docs/TELEMETRY.md says what it means)\n", metric.Reason(why))
 			counts = false
 		}
+	}
+	if stats.SampledOut > 0 {
+		fmt.Fprintf(out, "\nsampled out, this time: %d of %d\n", stats.SampledOut, stats.Samples)
 	}
 	if stats.NotFinite > 0 {
 		fmt.Fprintln(out, "\nnot sent: the value divided by the sample rate is too large for a number")

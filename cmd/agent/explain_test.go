@@ -13,6 +13,17 @@ func TestExplainCommand(t *testing.T) {
 	if err := os.WriteFile(file, []byte("namespace: shop\nhostname: web-1\ntags: [env:prod]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	rules := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(rules, []byte(`hostname: web-1
+rules:
+  - {match: "debug.*", drop: true}
+  - {match: "*", drop_tags: [request_id]}
+  - {match: "airflow.*.duration.*", name: airflow, tags: ["dag:$1", "task:$2"], aggregates: [sum], percentiles: [], final: true}
+  - {match: x, sample: 0.000001, max_contexts: 10}
+  - {match: x, sample: 0.000001, sample_by: user}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := map[string]struct {
 		arguments []string
 		code      int
@@ -49,7 +60,29 @@ func TestExplainCommand(t *testing.T) {
 			arguments: []string{"--dialect", "statsd", "a:1|c" + strings.Repeat(":1|c", 200)}, code: 1,
 			want: []string{"too_many_metrics", "rate shop.a 12.8 "},
 		},
-		"nothing":          {arguments: []string{""}, want: []string{"an empty line is nothing"}},
+		"nothing": {arguments: []string{""}, want: []string{"an empty line is nothing"}},
+		"rules": {
+			arguments: []string{"--config", rules, "airflow.d.duration.t:1|ms|#request_id:1,a"},
+			want: []string{
+				`rules for timer "airflow.d.duration.t", tags "request_id:1" "a"` + "\n",
+				`  rules[1], match "*"` + "\n" + `    makes it timer "airflow.d.duration.t", tags "a"` + "\n" +
+					`  rules[2], match "airflow.*.duration.*"` + "\n" + `    aggregates [sum]` + "\n" + `    percentiles []` + "\n" +
+					`    makes it timer "airflow", tags "a" "dag:d" "task:t"` + "\n" + "    no later rule is applied (final)\n",
+				"gauge airflow.sum 1 host=web-1 a dag:d task:t",
+			},
+		},
+		"a rule that drops": {
+			arguments: []string{"--config", rules, "debug.x:1|c"}, code: 1,
+			want: []string{"rules[0], match \"debug.*\"\n    its samples do not count: dropped_by_rule\n", "refused: dropped_by_rule", "nothing would be sent"},
+		},
+		"rules that sample": {
+			arguments: []string{"--config", rules, "x:1|d|#user:1"},
+			want: []string{
+				"rules[3], match \"x\"\n    sampled: each value counts with a chance of 0.000001, and then stands for 1e+06\n    counts for the rule's 10 contexts at most",
+				"rules[4], match \"x\"\n    sampled out: by its tag it is none of the 0.000001 that count", "sampled out, this time: 1 of 1",
+			},
+		},
+		"no rule for it":   {arguments: []string{"--config", rules, "y:1|c"}, want: []string{"rules[1], match \"*\"\n    changes nothing\n"}},
 		"an unknown style": {arguments: []string{"--tag-style", "x", "a:1|c"}, code: 1, want: []string{`tag_style: there is no style "x"`}},
 	}
 	for name, test := range tests {

@@ -17,6 +17,7 @@ import (
 	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/metric"
 	"github.com/weir-agent/weir/parser"
+	"github.com/weir-agent/weir/rules"
 )
 
 // run is the agent from its start to its end.
@@ -73,10 +74,20 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	return &agent{
 		listener:   l,
 		parsers:    parsers,
-		aggregator: aggregator.New(cfg.Aggregator, describe, log),
+		aggregator: newAggregator(cfg, describe, log),
 		forwarder:  f,
 		log:        log,
 	}, nil
+}
+
+// newAggregator returns an aggregator with the configured rules.
+func newAggregator(cfg config.Config, describe []aggregator.Describe, log *slog.Logger) *aggregator.Aggregator {
+	a := aggregator.New(cfg.Aggregator, describe, log)
+	if len(cfg.Rules.Rules) > 0 {
+		r := rules.New(cfg.Rules)
+		a.SetRules(func() aggregator.Treat { return r.NewSession().Apply })
+	}
+	return a
 }
 
 // run blocks until ctx is done and everything is delivered or given up. A stage

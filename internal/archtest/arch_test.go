@@ -27,10 +27,11 @@ var mayImport = map[string][]string{
 	"metric":            {},
 	"listener":          {"metric"},
 	"parser":            {"metric"},
+	"rules":             {"metric"},
 	"aggregator":        {"metric"},
 	"forwarder":         {"metric"},
-	"config":            {"metric", "listener", "parser", "aggregator", "forwarder"},
-	"cmd/agent":         {"metric", "listener", "parser", "aggregator", "forwarder", "config"},
+	"config":            {"metric", "listener", "parser", "rules", "aggregator", "forwarder"},
+	"cmd/agent":         {"metric", "listener", "parser", "rules", "aggregator", "forwarder", "config"},
 	"internal/archtest": {},
 	"internal/testkit":  {},
 }

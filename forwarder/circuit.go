@@ -28,6 +28,7 @@ type circuit struct {
 	failures int // in a row
 	probing  bool
 	era      uint64
+	quick    bool // tried again sooner: see backoff
 }
 
 // allows reports whether a request may begin now. If not, at says when to ask again;
@@ -61,7 +62,7 @@ func (c *circuit) succeed(era uint64) (recovered bool) {
 		return false
 	}
 	recovered = c.open
-	*c = circuit{era: c.era}
+	*c = circuit{era: c.era, quick: c.quick}
 	if recovered {
 		c.era++
 	}
@@ -78,7 +79,7 @@ func (c *circuit) fail(era uint64, now time.Time, retryAfter time.Duration) {
 		return
 	}
 	c.failures++
-	pause := backoff(c.failures)
+	pause := backoff(c.failures, c.quick)
 	if retryAfter > 0 {
 		retryAfter = max(retryAfter, firstBackoff)
 		pause = retryAfter + rand.N(retryAfter/8)
@@ -100,12 +101,16 @@ func (c *circuit) trip(until time.Time, blocked bool) {
 	c.era++
 }
 
-// backoff returns the pause after so many failures. Half of it is chance, so that not
-// all agents come back at once.
-func backoff(failures int) time.Duration {
-	whole := maxBackoff
-	if failures < 7 { // 2^6 seconds are the most
-		whole = min(firstBackoff<<(failures-1), maxBackoff)
+// backoff returns the pause after so many failures; quick is for what costs the other
+// side little. Half of it is chance, so that not all agents come back at once.
+func backoff(failures int, quick bool) time.Duration {
+	first, most := firstBackoff, maxBackoff
+	if quick {
+		first, most = firstRelayBackoff, maxRelayBackoff
+	}
+	whole := most
+	if failures < 7 { // 2^6 of the first are beyond the most
+		whole = min(first<<(failures-1), most)
 	}
 	return whole/2 + rand.N(whole/2)
 }

@@ -2,7 +2,6 @@ package forwarder
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -25,7 +24,6 @@ type datadog struct {
 	packer    *packer
 	endpoints []*endpoint
 	intakes   []*intake // by endpoint
-	folders   []string  // of the endpoints' spools, by name; "": none
 	log       *slog.Logger
 }
 
@@ -66,37 +64,11 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 		e.senders, e.maxBytes = cfg.Concurrency, int64(cfg.MaxQueue)
 		e.target = withoutSecrets(in.base)
 		e.hasten = shutdown / 4 * 3
+		e.folder = spools.assign(in.base)
 		account.status = e.status
 		d.endpoints, d.intakes = append(d.endpoints, e), append(d.intakes, in)
-		d.folders = append(d.folders, spools.assign(in.base))
 	}
 	return d, nil
-}
-
-// openSpools opens the spools of the endpoints, and returns what went wrong: those
-// endpoints have none.
-func (d *datadog) openSpools(s *spools) error {
-	var faults []error
-	for i, e := range d.endpoints {
-		if d.folders[i] == "" {
-			continue
-		}
-		opened, err := s.openFolder(d.folders[i], e.account)
-		if err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		e.change(func() { e.spool = opened })
-	}
-	return errors.Join(faults...)
-}
-
-// hasten says after how long without input, once there will be no more, what is left
-// goes to the spools.
-func (d *datadog) hasten(shutdown time.Duration) {
-	for _, e := range d.endpoints {
-		e.change(func() { e.hasten = shutdown / 4 * 3 })
-	}
 }
 
 // base returns the URL that the paths of routes are put behind.
@@ -126,11 +98,7 @@ func withoutSecrets(base string) string {
 // close gives back what a destination that never ran has acquired.
 func (d *datadog) close() {
 	for _, e := range d.endpoints {
-		if e.spool != nil {
-			if err := e.spool.close(); err != nil {
-				d.log.Error("closing the spool failed", "error", err)
-			}
-		}
+		e.closeSpool()
 	}
 }
 

@@ -36,9 +36,10 @@ const (
 	roomForASample = 64
 )
 
-func openDogStatsD(cfg DestinationConfig, name string, log *slog.Logger) destination {
-	r := newRelay(&cfg, name, log)
-	size := r.packetBytes(&cfg)
+func openDogStatsD(cfg *DestinationConfig, name string, shutdown time.Duration, spools *spools, log *slog.Logger) destination {
+	r := newRelay(cfg, name, shutdown, log)
+	r.spoolTo(spools)
+	size := r.packetBytes(cfg)
 	r.open = func() packetEncoder { return newDogStatsD(size, r.log) }
 	return r
 }
@@ -128,52 +129,39 @@ func withoutClientTags(make func()) {
 
 func (d *dogStatsD) close() { _ = d.client.Close() } // all of it was flushed
 
-func (d *dogStatsD) pack(b *metric.Batch, send func([]byte, uint64) bool, drop func(uint64, DropReason)) {
+func (d *dogStatsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
 	d.nextRest = map[seriesKey]float64{}
-	defer func() { d.rest = d.nextRest }()
 	for i := range b.Series {
 		s := &b.Series[i]
 		name := s.Context.Name() + s.Suffix
-		d.gave(d.series(b, s, name), name, drop)
-		if d.values >= valuesAtOnce && !d.flush(countLines, send) {
-			return
-		}
+		d.gave(d.series(b, s, name), name, emit, drop)
 	}
-	if !d.flush(countLines, send) {
-		return
-	}
+	d.flush(countLines, timed, emit)
 	for i := range b.Sketches {
-		if !d.sketch(b, &b.Sketches[i], send, drop) {
-			return
-		}
+		d.sketch(b, &b.Sketches[i], emit, drop)
 	}
-	if !d.flush(countValues, send) {
-		return
-	}
+	d.flush(countValues, untimed, emit)
 	for i := range b.Events {
-		d.gave(d.client.Event(eventOf(&b.Events[i])), b.Events[i].Title, drop)
-		if d.values >= valuesAtOnce && !d.flush(countLines, send) {
-			return
-		}
+		d.gave(d.client.Event(eventOf(&b.Events[i])), b.Events[i].Title, emit, drop)
 	}
 	for i := range b.Checks {
-		d.gave(d.client.ServiceCheck(checkOf(&b.Checks[i])), b.Checks[i].Name, drop)
-		if d.values >= valuesAtOnce && !d.flush(countLines, send) {
-			return
-		}
+		d.gave(d.client.ServiceCheck(checkOf(&b.Checks[i])), b.Checks[i].Name, emit, drop)
 	}
-	d.flush(countLines, send)
+	d.flush(countLines, timed, emit)
+	d.rest = d.nextRest
 }
 
-// gave notes that the client was given a point of one line, or why it does not take
-// it.
-func (d *dogStatsD) gave(err error, name string, drop func(uint64, DropReason)) {
-	if err == nil {
-		d.owed = append(d.owed, owed{values: 1})
-		d.values++
+// gave notes that the client was given a point of one line with a time, or why it does
+// not take it.
+func (d *dogStatsD) gave(err error, name string, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
+	if err != nil {
+		d.refused(err, name, drop)
 		return
 	}
-	d.refused(err, name, drop)
+	d.owed = append(d.owed, owed{values: 1})
+	if d.values++; d.values >= valuesAtOnce {
+		d.flush(countLines, timed, emit)
+	}
 }
 
 var errNoSuchCount = errors.New("counts are whole numbers below 2^63")
@@ -187,24 +175,20 @@ func (d *dogStatsD) refused(err error, name string, drop func(uint64, DropReason
 	drop(1, why)
 }
 
-// flush hands what the client has written to send; count tells the values in a
+// flush hands what the client has written to emit; count tells the values in a
 // packet.
-func (d *dogStatsD) flush(count func(packet []byte) int, send func([]byte, uint64) bool) bool {
+func (d *dogStatsD) flush(count func(packet []byte) int, timed bool, emit func([]byte, uint64, bool)) {
 	_ = d.client.Flush() // which fails only without a client
-	from, taken := 0, true
+	from := 0
 	for _, end := range d.written.ends {
 		packet := d.written.bytes[from:end]
-		if taken = send(packet, d.settle(count(packet))); !taken {
-			d.owed = d.owed[:0]
-			break
-		}
+		emit(packet, d.settle(count(packet)), timed)
 		from = end
 	}
 	if cap(d.written.bytes) > keptPackets {
 		d.written.bytes = nil
 	}
 	d.written.bytes, d.written.ends, d.values = d.written.bytes[:0], d.written.ends[:0], 0
-	return taken
 }
 
 // settle takes values off what is owed and returns how many points are complete by
@@ -304,7 +288,7 @@ func (d *dogStatsD) tagsOf(b *metric.Batch, c *metric.Context) []string {
 
 // sketch gives a distribution to the client, as samples that weigh what its bins
 // do.
-func (d *dogStatsD) sketch(b *metric.Batch, p *metric.SketchPoint, send func([]byte, uint64) bool, drop func(uint64, DropReason)) bool {
+func (d *dogStatsD) sketch(b *metric.Batch, p *metric.SketchPoint, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
 	name, tags := p.Context.Name(), d.tagsOf(b, p.Context)
 	length := len(name) + roomForASample
 	for _, tag := range tags {
@@ -312,7 +296,7 @@ func (d *dogStatsD) sketch(b *metric.Batch, p *metric.SketchPoint, send func([]b
 	}
 	if length > d.size {
 		d.refused(statsd.MessageTooLongError{}, name, drop)
-		return true
+		return
 	}
 	d.samples = appendSamples(d.samples[:0], &p.Sketch)
 	// Those that weigh the same go into one line.
@@ -331,15 +315,14 @@ func (d *dogStatsD) sketch(b *metric.Batch, p *metric.SketchPoint, send func([]b
 			last := &d.owed[len(d.owed)-1]
 			last.values, last.lost = last.values-(len(d.samples)-i), true
 			d.refused(err, name, drop)
-			return true
+			return
 		}
 		i += len(d.run)
 		d.values += len(d.run)
-		if d.values >= valuesAtOnce && !d.flush(countValues, send) {
-			return false
+		if d.values >= valuesAtOnce {
+			d.flush(countValues, untimed, emit)
 		}
 	}
-	return true
 }
 
 func eventOf(e *metric.Event) *statsd.Event {

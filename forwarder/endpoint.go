@@ -42,7 +42,9 @@ type endpoint struct {
 	target  string // where that is, without secrets
 	account *books
 	log     *slog.Logger
-	post    func(context.Context, *payload) error // an answer other than success is a *refusedError
+	post    func(context.Context, *payload) error // an answer other than success is a *refusedError; if it has taken a part, a *partError
+	tidy    time.Duration                         // how often what is too old is looked for
+	folder  string                                // of the spool, by name; "": none
 	spool   *spool                                // nil: there is none; does not change once run began
 
 	senders  int   // requests at once
@@ -63,6 +65,7 @@ type endpoint struct {
 	noSpool  DropReason
 	readAt   time.Time // when the spool may be asked for more
 	writeAt  time.Time // when the spool may be given more
+	warnedAt time.Time // when the log was told of a failure that will pass
 	finished bool      // no new ones will come
 	hurried  bool      // what is left goes to the spool
 	stuck    bool      // at the end, the spool failed
@@ -84,6 +87,8 @@ type waiting struct {
 	attempts  int       // that failed
 	record    *record   // of a payload that the spool has, too
 	stays     bool      // the spool does not take it
+	until     time.Time // when it is of no more use; zero: when it is too old
+	gone      bool      // while it was sent, the spool has taken over what is left of it
 	era, turn uint64    // of the circuits, while it is sent
 }
 
@@ -96,11 +101,33 @@ func (w *waiting) compare(other *waiting) int {
 	return int(int64(w.serial - other.serial))
 }
 
-// tooOld reports whether the intake would not take it any more. What was old when it
-// came is tried once.
+// tooOld reports whether the other side would not take it any more, or not as what it
+// is. What was old when it came is tried once.
 func (w *waiting) tooOld(now time.Time) bool {
+	if !w.until.IsZero() {
+		return now.After(w.until)
+	}
 	return now.Sub(w.start) > oldestPoints && (w.attempts > 0 || w.record != nil || now.Sub(w.since) > housekeeping)
 }
+
+// age is the reason to drop what is too old.
+func (w *waiting) age() DropReason {
+	if !w.until.IsZero() {
+		return DroppedUnreachable
+	}
+	return DroppedTooOld
+}
+
+// partError says that the other side has taken the beginning of a payload.
+type partError struct {
+	points uint64
+	bytes  int
+	rest   []byte // of the body
+	err    error
+}
+
+func (e *partError) Error() string { return e.err.Error() }
+func (e *partError) Unwrap() error { return e.err }
 
 // yields reports whether another payload is to be sent before w: a newer one, or, as a
 // probe, one that failed less often.
@@ -120,10 +147,18 @@ func (e *endpoint) maxRead() int { return 2 * e.senders }
 func newEndpoint(label string, account *books, log *slog.Logger) *endpoint {
 	e := &endpoint{
 		label: label, account: account, log: log.With("forwarder", label), noSpool: DroppedQueueFull, ended: make(chan struct{}),
-		senders: defaultConcurrency, maxBytes: defaultMaxQueue,
+		senders: defaultConcurrency, maxBytes: defaultMaxQueue, tidy: housekeeping,
 	}
 	e.wake = sync.NewCond(&e.mu)
 	return e
+}
+
+// quick lets the endpoint try again sooner after failures.
+func (e *endpoint) quick() {
+	e.whole.quick = true
+	for i := range e.lanes {
+		e.lanes[i].circuit.quick = true
+	}
 }
 
 // run delivers until finish was called and nothing is left, or ctx is done.
@@ -166,15 +201,13 @@ func (e *endpoint) run(ctx context.Context) {
 			}
 		}
 	}
-	if err := e.spool.close(); err != nil {
-		e.log.Error("closing the spool failed", "error", err)
-	}
+	e.closeSpool()
 }
 
 // keepHouse drops what is too old, and some time after the end of input lets what is
 // not delivered go to the spool.
 func (e *endpoint) keepHouse(ctx context.Context, giveUp context.CancelFunc) {
-	ticker := time.NewTicker(housekeeping)
+	ticker := time.NewTicker(e.tidy)
 	defer ticker.Stop()
 	late := time.NewTimer(0)
 	defer late.Stop()
@@ -214,11 +247,15 @@ func (e *endpoint) change(fields func()) {
 }
 
 // add takes a payload. It never waits.
-func (e *endpoint) add(p payload) {
+func (e *endpoint) add(p payload) { e.addUntil(p, time.Time{}) }
+
+// addUntil takes a payload that is of no use after a while, so that the spool need not
+// keep it.
+func (e *endpoint) addUntil(p payload, until time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.serial++
-	e.insert(&waiting{payload: p, serial: e.serial, since: time.Now()})
+	e.insert(&waiting{payload: p, serial: e.serial, since: time.Now(), until: until, stays: !until.IsZero()})
 	e.bound()
 }
 
@@ -312,7 +349,7 @@ func (e *endpoint) next() (w *waiting, ok bool) {
 		case w != nil:
 			e.remove(w)
 			if w.tooOld(now) {
-				e.giveUp(w, DroppedTooOld, nil)
+				e.giveUp(w, w.age(), nil)
 				continue
 			}
 			e.busy++
@@ -365,8 +402,13 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 			}
 			return true
 		}
-		if first := freshest(l.queue, probe || l.circuit.open, ready); first != nil &&
-			(newest == nil || newest.yields(first, probe)) {
+		first := l.queue[0]
+		if !routes[i].inOrder {
+			first = freshest(l.queue, probe || l.circuit.open, ready)
+		} else if !ready(first) {
+			continue
+		}
+		if first != nil && (newest == nil || newest.yields(first, probe)) {
 			newest = first
 		}
 		if l.circuit.open {
@@ -427,6 +469,10 @@ func freshest(queue []*waiting, probe bool, ready func(*waiting) bool) (best *wa
 func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	err := e.post(ctx, &w.payload)
 	now := time.Now()
+	var part *partError
+	if errors.As(err, &part) {
+		e.took(w, part)
+	}
 	var refused *refusedError
 	status := 0
 	if errors.As(err, &refused) {
@@ -449,18 +495,21 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	switch {
 	case err == nil:
 		if recovered := whole.succeed(w.era); route.succeed(w.turn) || recovered {
+			e.warnedAt = time.Time{}
 			e.log.Info("delivery works again", "route", w.route.path)
 		}
 		return
 	case refused == nil && ctx.Err() != nil: // the agent ends, and this says nothing
 		whole.cancel(w.era)
 		route.cancel(w.turn)
-		e.insert(w)
+		e.back(w)
 		return
 	case status == http.StatusBadRequest:
 		whole.succeed(w.era)
 		route.succeed(w.turn)
-		e.giveUp(w, DroppedRejected, err)
+		if !w.gone {
+			e.giveUp(w, DroppedRejected, err)
+		}
 		return
 	case status == http.StatusRequestEntityTooLarge:
 		whole.succeed(w.era)
@@ -492,21 +541,57 @@ func (e *endpoint) deliver(ctx context.Context, w *waiting) {
 	}
 	w.attempts++
 	if w.notBefore = why.until; w.attempts > why.failures {
-		w.notBefore = now.Add(backoff(w.attempts)) // the others do better
+		w.notBefore = now.Add(backoff(w.attempts, whole.quick)) // the others do better
 	}
-	if w.tooOld(now) {
-		e.giveUp(w, DroppedTooOld, err)
+	if w.tooOld(now) && !w.gone {
+		e.giveUp(w, w.age(), err)
 		return
 	}
 	if status == http.StatusForbidden {
 		e.log.Error("the intake refuses the API key: nothing is delivered until it takes it; check api_key, site and url",
 			"points", w.points, "again_in", blockedPause.String(), "error", err)
 	} else {
-		e.log.Warn("sending failed; trying again", "points", w.points, "route", w.route.path, "in", why.until.Sub(now).Round(time.Millisecond).String(), "error", err)
+		level := slog.LevelWarn
+		if whole.quick && now.Sub(e.warnedAt) < maxBackoff {
+			level = slog.LevelDebug // every few seconds is too often
+		} else {
+			e.warnedAt = now
+		}
+		e.log.Log(ctx, level, "sending failed; trying again", "points", w.points, "route", w.route.path, "in", why.until.Sub(now).Round(time.Millisecond).String(), "error", err)
 	}
 	e.account.retried()
-	e.insert(w)
+	e.back(w)
 	e.bound()
+}
+
+// back puts a payload that was not delivered back into memory; mu must be held.
+func (e *endpoint) back(w *waiting) {
+	if !w.gone {
+		e.insert(w)
+	}
+}
+
+// took counts what the other side has taken of a payload that is being sent. Only the
+// rest is left of it, also in the spool.
+func (e *endpoint) took(w *waiting, part *partError) {
+	cost := w.cost()
+	w.body, w.points = part.rest, w.points-part.points
+	e.change(func() { e.bytes += w.cost() - cost })
+	if w.record == nil {
+		e.account.delivered(part.points, part.bytes)
+		return
+	}
+	e.account.deliveredSpooled(part.points, part.bytes)
+	whole := w.record
+	if err := e.spool.put(e.recordOf(w)); err == nil {
+		w.gone = true
+	} else {
+		e.account.unspooled(w.points)
+	}
+	w.record = nil
+	if err := e.spool.drop(whole); err != nil {
+		e.log.Error("a payload that was sent in part may stay in the spool, and be sent again by the next agent", "error", err)
+	}
 }
 
 // split does with a payload what is to be done when it is too large: it returns its

@@ -6,6 +6,45 @@ import (
 	"time"
 )
 
+// endpointsOf returns the endpoints of a destination.
+func endpointsOf(d destination) []*endpoint {
+	switch d := d.(type) {
+	case *datadog:
+		return d.endpoints
+	case *relay:
+		return []*endpoint{d.endpoint}
+	}
+	return nil
+}
+
+// openSpools opens the spools of a destination's endpoints, and returns what went wrong:
+// those endpoints have none.
+func openSpools(d destination, s *spools) error {
+	var faults []error
+	for _, e := range endpointsOf(d) {
+		if e.folder == "" {
+			continue
+		}
+		opened, err := s.openFolder(e.folder, e.account)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		e.change(func() { e.spool = opened })
+	}
+	return errors.Join(faults...)
+}
+
+// closeSpool gives the spool free, if there is one.
+func (e *endpoint) closeSpool() {
+	if e.spool == nil {
+		return
+	}
+	if err := e.spool.close(); err != nil {
+		e.log.Error("closing the spool failed", "error", err)
+	}
+}
+
 // readSpool brings the oldest payload of the spool into memory; mu must be held, and
 // is given up meanwhile.
 func (e *endpoint) readSpool(now time.Time) {
@@ -24,7 +63,7 @@ func (e *endpoint) readSpool(now time.Time) {
 		e.dropRecord(r, DroppedRejected, errors.New("nothing goes to "+r.route))
 		return
 	}
-	w.payload = payload{routes[i], r.encoding, r.body, r.points, r.start}
+	w.payload = payload{route: routes[i], encoding: r.encoding, body: r.body, points: r.points, start: r.start}
 	e.serial++
 	w.serial = e.serial
 	e.insert(w)
@@ -45,13 +84,24 @@ func (e *endpoint) expire(now time.Time) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	var points [dropReasons]uint64
 	for {
 		old := e.oldest(func(w *waiting) bool { return w.tooOld(now) })
 		if old == nil {
 			break
 		}
 		e.remove(old)
-		e.giveUp(old, DroppedTooOld, nil)
+		if old.record != nil {
+			e.giveUp(old, old.age(), nil)
+			continue
+		}
+		e.account.dropped(old.points, old.age())
+		points[old.age()] += old.points
+	}
+	for why, n := range points {
+		if n > 0 {
+			e.log.Error("dropped points", "points", n, "reason", DropReason(why).String())
+		}
 	}
 	e.wake.Broadcast()
 }

@@ -93,10 +93,8 @@ func New(cfg Config, agent string, log *slog.Logger) (*Forwarder, error) {
 		}
 		f.destinations = append(f.destinations, opened)
 		f.filters = append(f.filters, newFilter(d))
-		if dd, ok := opened.(*datadog); ok {
-			if err := dd.openSpools(spools); err != nil {
-				spools.warn(err)
-			}
+		if err := openSpools(opened, spools); err != nil {
+			spools.warn(err)
 		}
 	}
 	f.orphans = spools.orphans()
@@ -120,9 +118,9 @@ func (f *Forwarder) open(d *DestinationConfig, name string, cfg *Config, spools 
 	case TypeDatadog:
 		opened, err = openDatadog(d, name, f.agent, cfg.ShutdownTimeout, spools, f.log)
 	case TypeDogStatsD:
-		opened = openDogStatsD(*d, name, f.log)
+		opened = openDogStatsD(d, name, cfg.ShutdownTimeout, spools, f.log)
 	case TypeStatsD:
-		opened = openStatsD(*d, name, f.log)
+		opened = openStatsD(d, name, cfg.ShutdownTimeout, f.log)
 	case TypeDiscard:
 		opened = &sink{label: name}
 	default:

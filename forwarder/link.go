@@ -26,11 +26,11 @@ const (
 // addressSchemes are what may stand before an address, by type.
 var (
 	addressSchemes = map[string][]string{
-		TypeDogStatsD: {overUDP, overUnix},
+		TypeDogStatsD: {overUDP, overUnix, overTCP},
 		TypeStatsD:    {overUDP, overTCP},
 	}
 	addressExamples = map[string]string{
-		TypeDogStatsD: "10.0.0.1:8125 or unix:///run/datadog/dsd.socket",
+		TypeDogStatsD: "10.0.0.1:8125, unix:///run/datadog/dsd.socket or tcp://10.0.0.1:8125",
 		TypeStatsD:    "10.0.0.1:8125 or tcp://10.0.0.1:8125",
 	}
 )

@@ -26,6 +26,8 @@ type route struct {
 	path        string
 	contentType string
 	limits      limits
+
+	inOrder bool // the oldest goes first, always
 }
 
 const (
@@ -34,14 +36,14 @@ const (
 )
 
 var (
-	seriesRoute = route{"/api/v2/series", typeProtobuf, seriesLimits}
-	sketchRoute = route{"/api/beta/sketches", typeProtobuf, otherLimits}
-	checkRoute  = route{"/api/v1/check_run", typeJSON, otherLimits}
-	eventRoute  = route{"/intake/", typeJSON, otherLimits}
+	seriesRoute = route{path: "/api/v2/series", contentType: typeProtobuf, limits: seriesLimits}
+	sketchRoute = route{path: "/api/beta/sketches", contentType: typeProtobuf, limits: otherLimits}
+	checkRoute  = route{path: "/api/v1/check_run", contentType: typeJSON, limits: otherLimits}
+	eventRoute  = route{path: "/intake/", contentType: typeJSON, limits: otherLimits}
 )
 
 // routes are all of them; in a spool a route is named by its path.
-var routes = [...]*route{&seriesRoute, &sketchRoute, &checkRoute, &eventRoute}
+var routes = [...]*route{&seriesRoute, &sketchRoute, &checkRoute, &eventRoute, &timedRoute, &untimedRoute}
 
 // section is the part of a batch that goes by one route: records that can be cut
 // into payloads between any two.

@@ -78,7 +78,7 @@ func (f *Forwarder) Prepare(cfg Config) (*Change, error) {
 func sameDestination(cfg, other *Config, i, j int) bool {
 	a, b := cfg.Forwarders[i], other.Forwarders[j]
 	a.Include, a.Exclude, b.Include, b.Exclude = nil, nil, nil, nil
-	if a.Type == TypeDatadog && cfg.Spool != other.Spool {
+	if (a.Type == TypeDatadog || a.Type == TypeDogStatsD) && cfg.Spool != other.Spool {
 		return false
 	}
 	return reflect.DeepEqual(a, b)
@@ -114,8 +114,8 @@ func (c *Change) open(named []destination, taken []string) error {
 				p.waits = append(p.waits, o.gone)
 			}
 		}
-		if dd, ok := opened.(*datadog); ok && len(p.waits) == 0 {
-			if err := dd.openSpools(c.spools); err != nil {
+		if len(p.waits) == 0 {
+			if err := openSpools(opened, c.spools); err != nil {
 				return err
 			}
 		}
@@ -133,11 +133,13 @@ func shares(a, b destination) bool {
 }
 
 // foldersOf returns the names of the folders of a destination's spools.
-func foldersOf(d destination) []string {
-	if d, ok := d.(*datadog); ok {
-		return slices.DeleteFunc(slices.Clone(d.folders), func(name string) bool { return name == "" })
+func foldersOf(d destination) (names []string) {
+	for _, e := range endpointsOf(d) {
+		if e.folder != "" {
+			names = append(names, e.folder)
+		}
 	}
-	return nil
+	return names
 }
 
 // leaveFolder makes room in a folder for the spool of an endpoint.
@@ -166,11 +168,9 @@ func (c *Change) Abort() {
 	c.f.mu.Lock()
 	defer c.f.mu.Unlock()
 	for _, d := range never {
-		if d, ok := d.(*datadog); ok {
-			for i, e := range d.endpoints {
-				if e.spool != nil {
-					c.f.heirs[d.folders[i]] = e.account
-				}
+		for _, e := range endpointsOf(d) {
+			if e.spool != nil {
+				c.f.heirs[e.folder] = e.account
 			}
 		}
 	}
@@ -202,8 +202,8 @@ func (c *Change) Commit() {
 		case o == nil:
 			o = f.start(p.destination, heirsWaiting, func() { c.succeed(p) })
 		default:
-			if d, ok := o.destination.(*datadog); ok {
-				d.hasten(f.timeout)
+			for _, e := range endpointsOf(o.destination) {
+				e.change(func() { e.hasten = f.timeout / 4 * 3 })
 			}
 		}
 		f.destinations, f.filters, f.outlets = append(f.destinations, p.destination), append(f.filters, p.filter), append(f.outlets, o)
@@ -230,12 +230,10 @@ func (c *Change) succeed(p planned) {
 	for _, gone := range p.waits {
 		<-gone
 	}
-	switch d := p.destination.(type) {
-	case *datadog:
-		if err := d.openSpools(c.spools); err != nil {
-			c.spools.warn(err)
-		}
-	case *logs:
+	if err := openSpools(p.destination, c.spools); err != nil {
+		c.spools.warn(err)
+	}
+	if d, ok := p.destination.(*logs); ok {
 		d.reopen()
 	}
 }
@@ -247,7 +245,7 @@ func (f *Forwarder) retire(o *outlet) {
 	defer f.mu.Unlock()
 	defer close(o.gone)
 	f.leaving = slices.DeleteFunc(f.leaving, func(other *outlet) bool { return other == o })
-	for i, account := range o.books() {
+	for _, account := range o.books() {
 		was := account.snapshot()
 		if was.Name == "" {
 			was.Name = o.name()
@@ -260,8 +258,10 @@ func (f *Forwarder) retire(o *outlet) {
 		kept.s.add(&was)
 		kept.s.Spools = was.Spools
 		kept.mu.Unlock()
-		if d, ok := o.destination.(*datadog); ok && d.folders[i] != "" {
-			f.heirs[d.folders[i]] = kept
+	}
+	for _, e := range endpointsOf(o.destination) {
+		if e.folder != "" {
+			f.heirs[e.folder] = f.retiredNamed(e.account.s.Name)
 		}
 	}
 	if dropped > 0 {

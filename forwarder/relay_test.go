@@ -1,7 +1,10 @@
 package forwarder
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -11,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,9 +25,9 @@ import (
 // packets are what an encoder makes of batches.
 type packets struct {
 	all     []string
+	timed   []bool // by packet
 	points  uint64
 	dropped map[DropReason]uint64
-	most    int // packets until send says no; 0: any number
 }
 
 func (p *packets) pack(t *testing.T, e packetEncoder, batches ...*metric.Batch) {
@@ -32,13 +36,9 @@ func (p *packets) pack(t *testing.T, e packetEncoder, batches ...*metric.Batch) 
 		p.dropped = map[DropReason]uint64{}
 	}
 	for _, b := range batches {
-		e.pack(b, func(packet []byte, points uint64) bool {
-			if p.most > 0 && len(p.all) == p.most {
-				return false
-			}
-			p.all = append(p.all, string(packet))
+		e.pack(b, func(packet []byte, points uint64, timed bool) {
+			p.all, p.timed = append(p.all, string(packet)), append(p.timed, timed)
 			p.points += points
-			return true
 		}, func(points uint64, why DropReason) { p.dropped[why] += points })
 	}
 }
@@ -220,22 +220,19 @@ func TestPacketsCountPoints(t *testing.T) {
 			if got.points+dropped != b.Points() || dropped == 0 {
 				t.Errorf("%d points and %v dropped, want %d", got.points, got.dropped, b.Points())
 			}
-			for _, packet := range got.all {
+			for i, packet := range got.all {
 				if len(packet) > size || packet[len(packet)-1] != '\n' {
 					t.Fatalf("a packet of %d bytes: %q", len(packet), packet)
 				}
+				for line := range strings.Lines(packet) {
+					if hasTime := strings.Contains(line, "|T") || strings.Contains(line, "|d:"); hasTime != got.timed[i] {
+						t.Fatalf("timed is %v of %q", got.timed[i], line)
+					}
+				}
 			}
-			// When the server is lost in between, what it has got so far stands.
-			half := packets{most: len(got.all) / 2}
-			half.pack(t, e, b)
-			if half.points == 0 || half.points >= got.points {
-				t.Errorf("%d of %d points in half of the packets", half.points, got.points)
-			}
-			half.most = 0
-			before := half.points
-			half.pack(t, e, b)
-			if half.points-before != got.points {
-				t.Errorf("%d points after a packet was lost, want %d", half.points-before, got.points)
+			again := got.points
+			if got.pack(t, e, b); got.points != 2*again {
+				t.Errorf("%d points in the second batch, want %d", got.points-again, again)
 			}
 		})
 	}
@@ -359,11 +356,28 @@ func (s *server) read(conn net.Conn) {
 	}
 }
 
-// A server that is down costs its own relay the points it could not deliver, counted,
-// and the others nothing; when it is back, so are the points.
+// gaugeAndSizes is a batch of this moment, of a gauge and a distribution.
+func gaugeAndSizes(name string, interval time.Duration) *metric.Batch {
+	return &metric.Batch{
+		Start: time.Now(), Interval: interval,
+		Series: []metric.Series{{Context: contextOf(metric.Gauge, name, metric.Host{}, ""), Value: 1, Type: metric.GaugeType}},
+		Sketches: []metric.SketchPoint{{
+			Context: contextOf(metric.Distribution, name+".size", metric.Host{}, ""),
+			Sketch:  metric.Sketch{Count: 1, Sum: 1, Min: 1, Max: 1, Avg: 1, Keys: []int32{1338}, Counts: []uint32{1}},
+		}},
+	}
+}
+
+// A server that is down costs its own relay what has no time, counted, and the others
+// nothing; when it is back it gets all that says its time, once.
 func TestARelaysServerGoesAndComesBack(t *testing.T) {
 	for _, test := range []struct{ kind, network string }{
-		{TypeDogStatsD, "udp"}, {TypeDogStatsD, "unixgram"}, {TypeDogStatsD, "unix"}, {TypeStatsD, "udp"}, {TypeStatsD, "tcp"},
+		{TypeDogStatsD, "udp"},
+		{TypeDogStatsD, "unixgram"},
+		{TypeDogStatsD, "unix"},
+		{TypeDogStatsD, "tcp"},
+		{TypeStatsD, "udp"},
+		{TypeStatsD, "tcp"},
 	} {
 		t.Run(test.kind+" by "+test.network, func(t *testing.T) {
 			var s server
@@ -378,15 +392,9 @@ func TestARelaysServerGoesAndComesBack(t *testing.T) {
 			queue := make(chan *metric.Batch)
 			done := make(chan struct{})
 			go func() { defer close(done); f.Run(queue) }()
-			send := func(name string) {
-				queue <- &metric.Batch{Start: start, Interval: 200 * time.Millisecond, Series: []metric.Series{
-					{Context: contextOf(metric.Gauge, name, metric.Host{}, ""), Value: 1, Type: metric.GaugeType},
-				}}
-			}
 			settled := func(what string, until func(s DestinationStats) bool) {
 				t.Helper()
-				deadline := time.Now().Add(30 * time.Second)
-				for {
+				for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 					checkBooks(t, f)
 					stats := f.Stats()[0]
 					if until(stats) {
@@ -395,68 +403,270 @@ func TestARelaysServerGoesAndComesBack(t *testing.T) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%s: stats = %+v", what, stats)
 					}
-					time.Sleep(time.Millisecond)
 				}
 			}
-			send("before")
-			settled("delivered", func(d DestinationStats) bool { return d.Delivered == 1 && s.count("before:1|g") == 1 })
-			if test.network == "unix" && s.count("\x00\x00") != 1 {
+			const soon, late = 200 * time.Millisecond, time.Minute
+			queue <- gaugeAndSizes("before", late)
+			settled("delivered", func(d DestinationStats) bool {
+				return d.Delivered == 2 && d.Healthy && s.count("before:1|g") == 1 && s.count("before.size") > 0
+			})
+			if test.network == "unix" && s.count("\x00\x00") == 0 {
 				t.Errorf("no length stands before the packet: %q", s.text.String())
 			}
+			conn := f.destinations[0].(*relay).link.current()
 			stop()
-			// What TCP has taken in the moment the server went is lost, and nobody knows.
-			lost := uint64(0)
-			for ; f.Stats()[0].Dropped[DroppedUnreachable] == 0 && lost < 5; lost++ {
-				send("lost")
-				settled("given up", func(d DestinationStats) bool { return d.Produced == 2+lost && d.Queued == 0 })
+			// What TCP takes in the moment the server goes is lost, and nobody knows.
+			for test.network == "tcp" && conn.SetDeadline(time.Time{}) == nil {
+				time.Sleep(time.Millisecond)
 			}
-			if lost == 5 || lost > 1 && test.network != "tcp" {
-				t.Errorf("a server that is down got points: %+v", f.Stats()[0])
+			kept := uint64(1) // of the points of a batch
+			if test.kind == TypeStatsD {
+				kept = 0
 			}
+			queue <- gaugeAndSizes("away.one", soon)
+			queue <- gaugeAndSizes("away.two", soon)
+			settled("given up", func(d DestinationStats) bool {
+				return d.Dropped[DroppedUnreachable] == 2*(2-kept) && d.Queued == 2*kept && !d.Healthy
+			})
 			_, stop = s.listen(t, test.network, address)
 			defer stop()
-			send("after")
-			settled("back", func(d DestinationStats) bool { return d.Queued == 0 && s.count("after:1|g") == 1 })
+			queue <- gaugeAndSizes("after", late)
+			settled("back", func(d DestinationStats) bool { return d.Queued == 0 && d.Healthy })
 			close(queue)
 			<-done
-			if d := f.Stats()[0]; d.Produced != 2+lost || d.Dropped[DroppedUnreachable] != 1 || d.Delivered != 1+lost || d.Retries == 0 {
+			if d := f.Stats()[0]; d.Produced != 8 || d.Delivered != 4+2*kept || d.Retries == 0 {
 				t.Errorf("stats = %+v", d)
 			}
-			if d := f.Stats()[1]; d.Delivered != 2+lost {
+			settled("read", func(DestinationStats) bool { return s.count("after.size") > 0 && s.count("after:1|g") > 0 })
+			for name, want := range map[string]int{"away.one:1|g": int(kept), "away.two:1|g": int(kept), "after:1|g": 1, "away.one.size": 0} {
+				if n := s.count(name); n != want {
+					t.Errorf("%s came %d times, want %d: %q", name, n, want, s.text.String())
+				}
+			}
+			if d := f.Stats()[1]; d.Delivered != 8 {
 				t.Errorf("the other destination: %+v", d)
 			}
 		})
 	}
 }
 
-// half is an encoder of two packets, between which something happens.
-type half struct{ between func() }
+// packetsOf are so many packets that hold a point each.
+type packetsOf struct{ n int }
 
-func (h *half) pack(_ *metric.Batch, send func([]byte, uint64) bool, _ func(uint64, DropReason)) {
-	if send([]byte("one:1|c\n"), 3) {
-		h.between()
-		send([]byte("two:1|c\n"), 2)
+func (p *packetsOf) pack(b *metric.Batch, emit func([]byte, uint64, bool), _ func(uint64, DropReason)) {
+	for i := range p.n {
+		emit(fmt.Appendf(nil, "%d.%d:1|c\n", b.Start.Unix(), i), 1, untimed)
 	}
 }
 
-func (h *half) close() {}
+func (p *packetsOf) close() {}
 
-// Of a batch that was sent in part, that part is delivered and the rest dropped.
-func TestARelaysServerGoesWithinABatch(t *testing.T) {
+// stubbed is a relay whose packets go to a func.
+func stubbed(t *testing.T, cfg DestinationConfig, log *lockedBuffer, write func(packet string) (sent int, err error)) (f *Forwarder, r *relay) {
+	t.Helper()
+	cfg.Address = "127.0.0.1:9"
+	f = openForTest(t, cfg)
+	r = f.destinations[0].(*relay)
+	r.link.network = overUnix // nothing to pace
+	r.endpoint.log = slog.New(slog.NewTextHandler(log, nil))
+	r.write = func(_ context.Context, packet []byte) (int, error) { return write(string(packet)) }
+	return f, r
+}
+
+var errAway = errors.New("connection refused")
+
+// What a server has taken of a payload is not sent again, be it some packets or a part
+// of one, and what could be sent in time of what has no time is delivered in order.
+func TestPacketsAreSentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got, want strings.Builder
+		n := 0
+		f, r := stubbed(t, DestinationConfig{Type: TypeStatsD}, &lockedBuffer{}, func(packet string) (int, error) {
+			if n++; n%7 == 3 {
+				return 0, errAway
+			}
+			if n%7 == 5 { // the first line of it, or nothing
+				first := strings.IndexByte(packet, '\n') + 1
+				if first == len(packet) {
+					first = 0
+				}
+				got.WriteString(packet[:first])
+				return first, errAway
+			}
+			got.WriteString(packet)
+			return len(packet), nil
+		})
+		r.open = func() packetEncoder { return &packetsOf{20} }
+		queue := make(chan *metric.Batch)
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(queue) }()
+		for range 5 {
+			b := &metric.Batch{Start: time.Now(), Interval: time.Hour, Series: make([]metric.Series, 20)}
+			for i := range b.Series {
+				b.Series[i].Context = contextOf(metric.Counter, "c", metric.Host{}, "")
+				fmt.Fprintf(&want, "%d.%d:1|c\n", b.Start.Unix(), i)
+			}
+			queue <- b
+			time.Sleep(time.Second)
+		}
+		close(queue)
+		<-done
+		checkBooks(t, f)
+		if s := f.Stats()[0]; s.Delivered != 100 || s.DroppedInAll() != 0 || s.Retries < 5 {
+			t.Errorf("stats = %+v", s)
+		}
+		if got.String() != want.String() {
+			t.Errorf("got\n%s", got.String())
+		}
+		if r.endpoint.bytes != 0 {
+			t.Errorf("%d bytes are held at the end", r.endpoint.bytes)
+		}
+	})
+}
+
+// A server that is away for minutes, as for an upgrade, gets every count and gauge once
+// when it is back, the fresh ones within seconds, and of the distributions those of about
+// an interval.
+func TestARelaysServerIsAwayForMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval, away, intervals = 10 * time.Second, 5 * time.Minute, 40
+		var log lockedBuffer
+		begun := time.Now()
+		lines := map[string]int{}
+		var back time.Duration // when the first packet came after it was away
+		f, _ := stubbed(t, DestinationConfig{Type: TypeDogStatsD}, &log, func(packet string) (int, error) {
+			now := time.Since(begun)
+			if now > time.Minute && now < time.Minute+away {
+				return 0, errAway
+			}
+			if now > time.Minute && back == 0 {
+				back = now
+			}
+			for line := range strings.Lines(packet) {
+				name, _, _ := strings.Cut(line, ":")
+				lines[name]++
+			}
+			return len(packet), nil
+		})
+		queue := make(chan *metric.Batch)
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(queue) }()
+		for i := range intervals {
+			queue <- gaugeAndSizes(fmt.Sprintf("g%d", i), interval)
+			time.Sleep(interval)
+			checkBooks(t, f)
+		}
+		close(queue)
+		<-done
+		checkBooks(t, f)
+		s := f.Stats()[0]
+		if s.Dropped[DroppedUnreachable] != s.DroppedInAll() || s.Delivered != 2*intervals-s.DroppedInAll() {
+			t.Errorf("stats = %+v", s)
+		}
+		if n := s.Dropped[DroppedUnreachable]; n < uint64(away/interval)-2 || n > uint64(away/interval) {
+			t.Errorf("%d distributions dropped", n)
+		}
+		for i := range intervals {
+			if n := lines[fmt.Sprintf("g%d", i)]; n != 1 {
+				t.Errorf("gauge %d came %d times", i, n)
+			}
+		}
+		if back > time.Minute+away+maxRelayBackoff {
+			t.Errorf("back after %v", back)
+		}
+		// A relay that is tried every few seconds is not told as often.
+		if n := strings.Count(log.String(), "sending failed"); n < 3 || n > 6 {
+			t.Errorf("told %d times:\n%s", n, log.String())
+		}
+	})
+}
+
+// What the relay holds of points that say their time outlives the agent; what does not
+// is dropped.
+func TestARelaysSpool(t *testing.T) {
 	var s server
 	address, stop := s.listen(t, "unixgram", filepath.Join(t.TempDir(), "s"))
-	f := openForTest(t, DestinationConfig{Type: TypeDogStatsD, Address: "unix://" + address})
-	f.destinations[0].(*relay).open = func() packetEncoder { return &half{between: stop} }
-	queue := make(chan *metric.Batch, 1)
-	b := example()
-	b.Interval = 50 * time.Millisecond
-	queue <- b
-	close(queue)
-	f.Run(queue)
-	checkBooks(t, f)
-	if s := f.Stats()[0]; s.Delivered != 3 || s.Dropped[DroppedUnreachable] != 2 || s.Payloads != 1 {
+	stop()
+	cfg := DefaultConfig()
+	cfg.StateDir, cfg.ShutdownTimeout = t.TempDir(), 2*time.Second
+	cfg.Forwarders = []DestinationConfig{{Type: TypeDogStatsD, Address: "unix://" + address}}
+	f, _ := deliver(t, cfg, gaugeAndSizes("kept", time.Hour))
+	if s := f.Stats()[0]; s.Spooled != 1 || s.Dropped[DroppedShutdown] != 1 || s.DroppedInAll() != 1 {
 		t.Errorf("stats = %+v", s)
 	}
+	_, stop = s.listen(t, "unixgram", address)
+	defer stop()
+	f, _ = deliverUntilIdle(t, cfg)
+	if s := f.Stats()[0]; s.Restored != 1 || s.Delivered != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+	for s.count("kept:1|g") == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if n := spooledFiles(t, cfg.StateDir); n != 0 || s.count("kept") != 1 {
+		t.Errorf("%d files are left; %q", n, s.text.String())
+	}
+}
+
+// Of a spooled payload that was taken in part only the rest stays in the spool.
+func TestASpooledPayloadTakenInPart(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		free metric.Bytes // of the disk
+	}{{"the rest is written", 1}, {"the disk is full", 1 << 60}} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := testSpoolConfig(t)
+			s := mustOpenSpool(t, cfg)
+			account := &books{}
+			body := []byte("one two three")
+			mustPut(t, s, &record{route: timedRoute.path, start: time.Now(), points: 9, body: body})
+			account.restored(9)
+			s.cfg.MinFree = test.free
+			asked, release := make(chan string), make(chan error)
+			r := try(t, s, account, func(p *payload) error {
+				asked <- string(p.body)
+				return <-release
+			})
+			if got := <-asked; got != string(body) {
+				t.Fatalf("asked for %q", got)
+			}
+			release <- &partError{points: 4, bytes: 3, rest: body[4:], err: errAway}
+			if got := <-asked; got != "two three" {
+				t.Fatalf("asked for %q", got)
+			}
+			if s := r.check(t); s.Delivered != 4 || s.Bytes != 3 || s.Spooled+s.Queued != 5 || s.Healthy {
+				t.Errorf("in between: %+v", s)
+			}
+			release <- nil
+			r.await(t, 9)
+			r.end()
+			if s := r.check(t); s.Delivered != 9 || s.Bytes != uint64(3+len("two three")) || s.Queued+s.Spooled != 0 {
+				t.Errorf("at the end: %+v", s)
+			}
+			if n := mustOpenSpool(t, cfg).stats().Recovered; n != 0 {
+				t.Errorf("%d points are left in the spool", n)
+			}
+		})
+	}
+}
+
+// No body makes the relay crash or hang; what is no list of packets is rejected.
+func FuzzPackets(f *testing.F) {
+	f.Add(appendPacket(appendPacket(nil, []byte("a:1|c\n"), 1), []byte("b:1|c\n"), 2))
+	f.Add([]byte{0, 0})
+	f.Add([]byte{255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 1, 'x'})
+	f.Add([]byte{0x80})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := newRelay(&DestinationConfig{Address: "unix:///nowhere"}, "dogstatsd", time.Second, discard())
+		sent := 0
+		r.write = func(_ context.Context, packet []byte) (int, error) {
+			sent += len(packet)
+			return len(packet), nil
+		}
+		if err := r.post(context.Background(), &payload{body: body}); err != nil && !errors.Is(err, errNoPackets) || sent > len(body) {
+			t.Errorf("%v; %d bytes sent of %d", err, sent, len(body))
+		}
+	})
 }
 
 // A large batch is on its way before all of it was encoded.
@@ -464,9 +674,8 @@ func TestDogStatsDHoldsFewPointsAtOnce(t *testing.T) {
 	d := dogStatsDForTest(t, packetForUDP)
 	b := manySeries(5 * valuesAtOnce)
 	most := 0
-	d.pack(b, func([]byte, uint64) bool {
+	d.pack(b, func([]byte, uint64, bool) {
 		most = max(most, len(d.owed))
-		return true
 	}, func(uint64, DropReason) {})
 	if most > valuesAtOnce {
 		t.Errorf("%d points wait in the client, want %d at most", most, valuesAtOnce)
@@ -491,7 +700,7 @@ func BenchmarkRelayPack(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				e.pack(batch, func([]byte, uint64) bool { return true }, func(uint64, DropReason) {})
+				e.pack(batch, func([]byte, uint64, bool) {}, func(uint64, DropReason) {})
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(batch.Series)), "ns/point")
 		})
@@ -526,7 +735,7 @@ func TestARelaysServerThatHangs(t *testing.T) {
 
 func TestRelayAddresses(t *testing.T) {
 	for text, kinds := range map[string]string{
-		"localhost:8125": "dogstatsd statsd", "udp://[::1]:8125": "dogstatsd statsd", "tcp://a.b:1": "statsd", "unix:///run/x": "dogstatsd",
+		"localhost:8125": "dogstatsd statsd", "udp://[::1]:8125": "dogstatsd statsd", "tcp://a.b:1": "dogstatsd statsd", "unix:///run/x": "dogstatsd",
 		"localhost": "", ":8125": "", "a:0": "", "a:http": "", "unix://x": "", "http://a:1": "", "/run/x": "",
 	} {
 		for _, kind := range []string{TypeDogStatsD, TypeStatsD} {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -19,10 +20,10 @@ const (
 
 var tagStyles = []string{TagsNone, TagsDogStatsD, TagsInflux, TagsGraphite, TagsSignalFx}
 
-func openStatsD(cfg DestinationConfig, name string, log *slog.Logger) destination {
-	r := newRelay(&cfg, name, log)
-	size := r.packetBytes(&cfg)
-	r.open = func() packetEncoder { return &statsD{size: size, style: cfg.TagStyle, log: r.log} }
+func openStatsD(cfg *DestinationConfig, name string, shutdown time.Duration, log *slog.Logger) destination {
+	r := newRelay(cfg, name, shutdown, log)
+	size, style := r.packetBytes(cfg), cfg.TagStyle
+	r.open = func() packetEncoder { return &statsD{size: size, style: style, log: r.log} }
 	return r
 }
 
@@ -45,7 +46,7 @@ type statsD struct {
 
 func (d *statsD) close() {}
 
-func (d *statsD) pack(b *metric.Batch, send func([]byte, uint64) bool, drop func(uint64, DropReason)) {
+func (d *statsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
 	d.packet, d.points = d.packet[:0], 0
 	var timed uint64
 	for i := range b.Series {
@@ -61,17 +62,13 @@ func (d *statsD) pack(b *metric.Batch, send func([]byte, uint64) bool, drop func
 		} else {
 			d.line(s.Context.Name(), s.Suffix, countOf(s, b.Interval), "c")
 		}
-		if !d.add(1, s.Context.Name(), send, drop) {
-			return
-		}
+		d.add(1, s.Context.Name(), emit, drop)
 	}
 	for i := range b.Sketches {
-		if !d.sketch(b, &b.Sketches[i], send, drop) {
-			return
-		}
+		d.sketch(b, &b.Sketches[i], emit, drop)
 	}
-	if len(d.packet) > 0 && !send(d.packet, d.points) {
-		return
+	if len(d.packet) > 0 {
+		emit(d.packet, d.points, untimed)
 	}
 	if unsupported := timed + uint64(len(b.Events)) + uint64(len(b.Checks)); unsupported > 0 {
 		d.log.Warn("dropped points: StatsD has no words for them", "with_a_time", timed, "events", len(b.Events), "service_checks", len(b.Checks))
@@ -80,7 +77,7 @@ func (d *statsD) pack(b *metric.Batch, send func([]byte, uint64) bool, drop func
 }
 
 // sketch writes a distribution. The point counts with the last of its lines.
-func (d *statsD) sketch(b *metric.Batch, p *metric.SketchPoint, send func([]byte, uint64) bool, drop func(uint64, DropReason)) bool {
+func (d *statsD) sketch(b *metric.Batch, p *metric.SketchPoint, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
 	d.tagsOf(b, p.Context)
 	name := p.Context.Name()
 	longest := 0
@@ -91,36 +88,31 @@ func (d *statsD) sketch(b *metric.Batch, p *metric.SketchPoint, send func([]byte
 	}
 	if longest > d.size {
 		d.tooLarge(name, drop)
-		return true
+		return
 	}
 	for _, v := range summaryOf(&p.Sketch) {
 		d.lines = d.lines[:0]
 		d.gauge(name, "."+v.name, v.value)
-		if !d.add(0, name, send, drop) {
-			return false
-		}
+		d.add(0, name, emit, drop)
 	}
 	d.lines = d.lines[:0]
 	d.line(name, ".count", float64(p.Sketch.Count), "c")
-	return d.add(1, name, send, drop)
+	d.add(1, name, emit, drop)
 }
 
-// add puts d.lines, which stay together, into the packet, after sending it if they
+// add puts d.lines, which stay together, into the packet, after handing it over if they
 // do not fit.
-func (d *statsD) add(points uint64, name string, send func([]byte, uint64) bool, drop func(uint64, DropReason)) bool {
+func (d *statsD) add(points uint64, name string, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
 	if len(d.lines) > d.size {
 		d.tooLarge(name, drop)
-		return true
+		return
 	}
 	if len(d.packet)+len(d.lines) > d.size {
-		if !send(d.packet, d.points) {
-			return false
-		}
+		emit(d.packet, d.points, untimed)
 		d.packet, d.points = d.packet[:0], 0
 	}
 	d.packet = append(d.packet, d.lines...)
 	d.points += points
-	return true
 }
 
 func (d *statsD) tooLarge(name string, drop func(uint64, DropReason)) {

@@ -47,6 +47,7 @@ type Aggregator struct {
 	workers  []*Worker
 	flusher  *flusher
 	examples exampleLimiter
+	dropped  Dropped // nil: nobody knows
 
 	turn sync.Mutex // held for a flush, and for a change of the configuration; guards cfg
 	cfg  Config

@@ -21,6 +21,7 @@ type Config struct {
 	Expiry        ExpiryConfig      `yaml:"expiry"`
 	Cardinality   CardinalityConfig `yaml:"cardinality"`
 	Origin        OriginConfig      `yaml:"origin"`
+	Overload      OverloadConfig    `yaml:"overload"`
 }
 
 // OriginConfig says what is made of what is known of the containers that lines

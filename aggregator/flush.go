@@ -92,8 +92,9 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	began := time.Now()
 	f.intervals++
 	f.seconds = f.length.Seconds()
-	for _, w := range f.a.workers {
-		w.swap()
+	lost := make([]loss, len(f.a.workers))
+	for i, w := range f.a.workers {
+		lost[i] = w.swap()
 	}
 	b := &metric.Batch{
 		Start:     start,
@@ -104,6 +105,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 		Sketches: make([]metric.SketchPoint, 0, f.sizes.sketches),
 	}
 	m := merge{flusher: f, batch: b, profiles: f.a.contexts.profileChunks()}
+	m.compensate(lost)
 	mergeFamily(&m, counters, func(c *columns) *column[float64] { return &c.counters }, m.counter)
 	mergeFamily(&m, gauges, func(c *columns) *column[gauge] { return &c.gauges }, m.gauge)
 	mergeFamily(&m, sets, func(c *columns) *column[set] { return &c.sets }, m.set)
@@ -121,6 +123,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	m.stats.FoldedHistograms += f.stats.FoldedHistograms
 	m.stats.EstimatedSets += f.stats.EstimatedSets
 	m.stats.ClippedSamples += f.stats.ClippedSamples
+	m.stats.Compensated += f.stats.Compensated
 	m.stats.FlushTime = time.Since(began)
 	f.stats = m.stats
 	f.mu.Unlock()

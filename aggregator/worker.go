@@ -43,6 +43,7 @@ type Worker struct {
 	active  *columns                   // filled by the reader
 	spare   *columns                   // read and emptied by the flusher, without mu
 	stats   workerStats
+	loss    loss // of the open interval
 }
 
 // workerStats counts what became of a worker's lines. All of a batch is counted
@@ -89,6 +90,7 @@ func (w *Worker) Add(lines *metric.Lines) {
 	if lines.Sender != "" && w.policy.saltSenders {
 		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
 	}
+	w.loss.received += lines.Packets
 	w.stats.lines += lines.Count
 	w.stats.samples += uint64(len(lines.Samples)) // less what resolve rejects
 	for why, n := range lines.Rejected {
@@ -179,12 +181,17 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 }
 
 // swap ends the worker's interval: what was filled so far is in spare until the
-// next swap.
-func (w *Worker) swap() {
+// next swap. It returns what the worker's socket lost meanwhile.
+func (w *Worker) swap() loss {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active, w.spare = w.spare, w.active
 	if len(w.passing) > 0 {
 		w.passing = map[string]*metric.Context{}
 	}
+	total := w.loss.total
+	if w.aggregator.dropped != nil {
+		total = w.aggregator.dropped(w.number)
+	}
+	return w.loss.end(total)
 }

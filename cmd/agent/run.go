@@ -79,10 +79,12 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 		parsers[i] = parser.New(parser.Config{Dialect: info.Dialect, TagStyle: info.TagStyle}.Or(cfg.Parser))
 		describe[i] = parsers[i].Describe
 	}
+	a := newAggregator(cfg, describe, log)
+	a.SetDropped(l.Dropped)
 	return &agent{
 		listener:   l,
 		parsers:    parsers,
-		aggregator: newAggregator(cfg, describe, log),
+		aggregator: a,
 		forwarder:  f,
 		reloads:    config.NewReloads(),
 		log:        log,

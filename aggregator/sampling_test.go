@@ -49,6 +49,7 @@ func TestSamplingIsUnbiased(t *testing.T) {
 		return values
 	}
 	streams := []stream{{draw(9000, 1, 3), 0.3}, {draw(9000, 2, 5), 1}, {draw(4000, 4, 8), 0.7}}
+	few := []stream{{draw(900, 1, 3), 0.3}, {draw(900, 2, 5), 1}, {draw(400, 4, 8), 0.7}}
 	// Without a rule a distribution counts the whole part of 1/rate.
 	whole := []stream{{streams[0].values, 0.25}, {streams[1].values, 1}, {streams[2].values, 0.5}}
 	classic := parser.New(parser.Config{Dialect: parser.DialectStatsD, TagStyle: parser.TagsDogStatsD})
@@ -59,12 +60,12 @@ func TestSamplingIsUnbiased(t *testing.T) {
 		share      float64
 		streams    []stream
 	}{
-		{"counter", "c", dogstatsd, 0.1, streams},
+		{"counter", "c", dogstatsd, 0.1, few},
 		{"histogram", "h", dogstatsd, 0.15, streams},
-		{"timer", "ms", dogstatsd, 0.01, streams},
+		{"timer", "ms", dogstatsd, 0.04, few},
 		{"classic timer", "ms", classic, 0.15, streams},
 		{"distribution", "d", dogstatsd, 0.15, whole},
-		{"distribution of few", "d", dogstatsd, 0.003, streams},
+		{"distribution of few", "d", dogstatsd, 0.03, few},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var values, weights []float64 // as they would be without the rule

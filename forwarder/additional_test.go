@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -267,6 +268,61 @@ func TestBaseURLs(t *testing.T) {
 	} {
 		if got := (&EndpointConfig{Site: test.site, URL: test.url}).base(); got != test.want {
 			t.Errorf("site %s, url %s: %s, want %s", test.site, test.url, got, test.want)
+		}
+	}
+}
+
+// Dead destinations cost those that live nothing, and no more memory than they may have,
+// however long they are dead.
+func TestDeadDestinationsAreBounded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	cfg := toDatadog("http://127.0.0.1:1")
+	cfg.ShutdownTimeout = 100 * time.Millisecond
+	cfg.Forwarders[0].Compression = CompressNone
+	cfg.Forwarders = append(
+		cfg.Forwarders,
+		DestinationConfig{Type: TypeDogStatsD, Address: "unix:///nowhere/at/all"},
+		DestinationConfig{Type: TypeLogs, Output: file, Format: FormatText},
+		DestinationConfig{Type: TypeDiscard},
+	)
+	f, queue, end := runForTest(t, cfg)
+	endpoints := []*endpoint{f.destinations[0].(*datadog).endpoints[0], f.destinations[1].(*relay).endpoint}
+	const intervals, series = 60, 20_000
+	many := manySeries(series)
+	for i := range intervals {
+		b := *many
+		b.Start = time.Now()
+		queue <- &b
+		want := uint64(i+1) * series
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+			all := f.Stats()
+			if all[2].Delivered == want && all[3].Delivered == want {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("interval %d is late: %+v", i, all)
+			}
+		}
+		for _, e := range endpoints {
+			e.mu.Lock()
+			held := e.bytes
+			e.mu.Unlock()
+			if held > defaultMaxQueue {
+				t.Fatalf("%s holds %d bytes", e.label, held)
+			}
+		}
+	}
+	var memory runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&memory)
+	if most := uint64(len(endpoints))*defaultMaxQueue + 96<<20; memory.HeapAlloc > most {
+		t.Errorf("%d bytes of memory, want %d at most", memory.HeapAlloc, most)
+	}
+	close(queue)
+	end()
+	for _, s := range f.Stats()[:2] {
+		if s.Delivered != 0 || s.Dropped[DroppedQueueFull] == 0 || s.Dropped[DroppedShutdown] == 0 {
+			t.Errorf("%s: %v", s.Name, &s)
 		}
 	}
 }

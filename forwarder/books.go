@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 
@@ -76,6 +77,50 @@ func (s *DestinationStats) DroppedInAll() (n uint64) {
 		n += dropped
 	}
 	return n
+}
+
+// String says the books in words:
+//
+//	120 points + 30 found on disk = 100 delivered + 5 in memory + 38 on disk + 7 dropped (5 too_old, 2 rejected)
+func (s *DestinationStats) String() string {
+	text := fmt.Appendf(nil, "%d points", s.Produced)
+	if s.Restored > 0 {
+		text = fmt.Appendf(text, " + %d found on disk", s.Restored)
+	}
+	text = fmt.Appendf(text, " = %d delivered", s.Delivered)
+	if s.Queued > 0 {
+		text = fmt.Appendf(text, " + %d in memory", s.Queued)
+	}
+	if s.Spooled > 0 {
+		text = fmt.Appendf(text, " + %d on disk", s.Spooled)
+	}
+	if s.HandedOver > 0 {
+		text = fmt.Appendf(text, " + %d handed over", s.HandedOver)
+	}
+	text = fmt.Appendf(text, " + %d dropped", s.DroppedInAll())
+	separator := " ("
+	for why, n := range s.Dropped {
+		if n > 0 {
+			text = fmt.Appendf(text, "%s%d %v", separator, n, DropReason(why))
+			separator = ", "
+		}
+	}
+	if separator == ", " {
+		text = append(text, ')')
+	}
+	return string(text)
+}
+
+// LostSince reports whether points were lost since an earlier snapshot that with more
+// time, room or luck would have been delivered. Those that no destination of that kind
+// would have taken do not count.
+func (s *DestinationStats) LostSince(before *DestinationStats) bool {
+	for _, why := range [...]DropReason{DroppedShutdown, DroppedUnreachable, DroppedQueueFull, DroppedSpoolFull, DroppedSpoolError, DroppedRemoved} {
+		if s.Dropped[why] > before.Dropped[why] {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *books) produced(points uint64) {

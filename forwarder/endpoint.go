@@ -25,7 +25,7 @@ const (
 	spoolPause = time.Second
 )
 
-// endpoint delivers payloads to one place: a URL with a key.
+// endpoint delivers payloads to one place: a URL with a key, or the server of a relay.
 //
 //	add ─▶ memory ◀──────── oldest ──────── spool
 //	         │  └──── overflow, shutdown ─────▲

@@ -6,7 +6,7 @@
 //
 //	batches ─▶ filter ─▶ logs:    queue ─▶ encode, write, rotate
 //	       ├─▶ filter ─▶ datadog: queue ─▶ encode, compress ─▶ payloads ─▶ endpoint: send, retry, spool
-//	       └─▶ filter ─▶ relay:   queue ─▶ packets ─▶ send, retry
+//	       └─▶ filter ─▶ relay:   queue ─▶ packets ─▶ payloads ─▶ endpoint: the same
 //
 // In: Batches. Out: lines of a log, payloads of Datadog's intake, packets for other
 // servers of DogStatsD and StatsD. It never changes a point, and forgets none

@@ -416,12 +416,15 @@ func TestKeysAreValidated(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log lockedBuffer
+				var mu sync.Mutex
 				var asked []string
 				d := &datadog{log: slog.New(slog.NewTextHandler(&log, nil))}
 				in := &intake{base: "https://api.example.org", key: testkit.APIKey, agent: "weir/1", client: &http.Client{
 					Timeout: requestTimeout,
 					Transport: answerFunc(func(r *http.Request) (*http.Response, error) {
+						mu.Lock()
 						asked = append(asked, r.Method+" "+r.URL.String()+" "+r.Header.Get("DD-Api-Key"))
+						mu.Unlock()
 						return test.answer(r)
 					}),
 				}}
@@ -429,9 +432,11 @@ func TestKeysAreValidated(t *testing.T) {
 				ended := make(chan struct{})
 				go func() { defer close(ended); d.validate(ctx, in, "datadog/additional.1") }()
 				synctest.Wait()
+				mu.Lock()
 				if len(asked) != 1 {
 					t.Errorf("%d requests at the start", len(asked))
 				}
+				mu.Unlock()
 				time.Sleep(2*validateEvery + 5*requestTimeout)
 				cancel()
 				<-ended
@@ -470,9 +475,13 @@ func TestTheKeyIsInNoError(t *testing.T) {
 		"403": func(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, fmt.Sprint(r.Header), http.StatusForbidden)
 		},
-		"413":       func(w http.ResponseWriter, r *http.Request) { http.Error(w, fmt.Sprint(r.Header), 413) },
-		"500":       func(w http.ResponseWriter, r *http.Request) { http.Error(w, fmt.Sprint(r.Header), 500) },
-		"redirect":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/"+r.Header.Get("DD-Api-Key"), 307) },
+		"413": func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, fmt.Sprint(r.Header), http.StatusRequestEntityTooLarge)
+		},
+		"500": func(w http.ResponseWriter, r *http.Request) { http.Error(w, fmt.Sprint(r.Header), 500) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/"+r.Header.Get("DD-Api-Key"), http.StatusTemporaryRedirect)
+		},
 		"no HTTP":   raw(func(key string) string { return key + "\r\n\r\n" }),
 		"status":    raw(func(key string) string { return "HTTP/1.1 2x0 " + key + "\r\n\r\n" }),
 		"header":    raw(func(key string) string { return "HTTP/1.1 200 OK\r\n" + key + "\r\n\r\n" }),

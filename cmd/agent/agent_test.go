@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -101,7 +102,10 @@ func TestShutdownWithTheIntakeDown(t *testing.T) {
 		p := start(t, build(t), settings...)
 		sendLines(t, p.address, "a:1|c")
 		if code := p.stop(t); code != 0 {
-			t.Errorf("exit code %d, want 0", code)
+			t.Errorf("exit code %d, want 0: what is on disk is not lost", code)
+		}
+		if !regexp.MustCompile(`forwarder=datadog books="(\d+) points = 0 delivered \+ (\d+) on disk \+ 0 dropped"`).MatchString(p.log()) {
+			t.Error("the final account does not say what is on disk")
 		}
 		up.Store(true)
 		p = start(t, build(t), settings...)

@@ -78,7 +78,8 @@ func TestRelayToAnotherAgent(t *testing.T) {
 	}
 }
 
-func compareIntakes(t *testing.T, direct, relayed *testkit.Intake) {
+// comparePoints compares the series: the same values at the same times.
+func comparePoints(t *testing.T, direct, relayed *testkit.Intake) {
 	t.Helper()
 	byTime := func(intake *testkit.Intake) map[string][]float64 {
 		all := map[string][]float64{}
@@ -107,6 +108,11 @@ func compareIntakes(t *testing.T, direct, relayed *testkit.Intake) {
 	for key, values := range got {
 		t.Errorf("%s: %v, want nothing", key, values)
 	}
+}
+
+func compareIntakes(t *testing.T, direct, relayed *testkit.Intake) {
+	t.Helper()
+	comparePoints(t, direct, relayed)
 	sampled := func(in *testkit.Intake) float64 { return newTotals(in).counts["sampled"] }
 	if math.Abs(sampled(direct)-sampled(relayed)) > 0.5 {
 		t.Errorf("sampled = %v, want %v within a half", sampled(relayed), sampled(direct))

@@ -134,9 +134,10 @@ func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error 
 	err := a.listener.Run(ctx, a.intakes())
 	listened()
 	a.log.Info("stopping: the open interval is flushed and delivered; a second signal ends this at once")
+	before := a.forwarder.Stats()
 	endSamples()
 	stages.Wait()
-	lost := a.finalAccount()
+	lost := a.finalAccount(before)
 	if err == nil && lost {
 		err = errLost
 	}
@@ -179,17 +180,21 @@ func (a *agent) reportEveryMinute(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := a.account()
-		a.log.Info("the last minute", now.since(last).attributes()...)
+		a.log.Info("the last minute", append(now.since(last).attributes(), booksOf(a.forwarder.Stats()))...)
 		last = now
 	}
 }
 
-// finalAccount logs the books of the whole run and reports whether anything was
-// lost at its end.
-func (a *agent) finalAccount() (lost bool) {
+// finalAccount logs the books of the whole run and reports whether anything was lost
+// after it was told to stop, when the books were those given.
+func (a *agent) finalAccount(before []forwarder.DestinationStats) (lost bool) {
 	a.log.Info("the final account", a.account().attributes()...)
+	was := map[string]*forwarder.DestinationStats{}
+	for i := range before {
+		was[before[i].Name] = &before[i]
+	}
 	for _, s := range a.forwarder.Stats() {
-		attributes := []any{"forwarder", s.Name, "points", s.Produced, "delivered", s.Delivered}
+		attributes := []any{"forwarder", s.Name, "books", s.String(), "points", s.Produced, "delivered", s.Delivered}
 		if s.Restored > 0 {
 			attributes = append(attributes, "restored", s.Restored)
 		}
@@ -202,7 +207,20 @@ func (a *agent) finalAccount() (lost bool) {
 			}
 		}
 		a.log.Info("the final account of a forwarder", attributes...)
-		lost = lost || s.Dropped[forwarder.DroppedShutdown] > 0
+		earlier := was[s.Name]
+		if earlier == nil { // a reload was under way
+			earlier = &forwarder.DestinationStats{}
+		}
+		lost = lost || s.LostSince(earlier)
 	}
 	return lost
+}
+
+// booksOf returns the books of all forwarders since the start, in words, for the log.
+func booksOf(all []forwarder.DestinationStats) slog.Attr {
+	books := make([]any, len(all))
+	for i := range all {
+		books[i] = slog.String(all[i].Name, all[i].String())
+	}
+	return slog.Group("since_the_start", books...)
 }

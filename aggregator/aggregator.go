@@ -47,6 +47,7 @@ type Aggregator struct {
 	workers  []*Worker
 	flusher  *flusher
 	examples exampleLimiter
+	guard    Guard   // nil: the limit of the whole agent is all there is
 	dropped  Dropped // nil: nobody knows
 
 	turn sync.Mutex // held for a flush, and for a change of the configuration; guards cfg
@@ -61,7 +62,7 @@ func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
 		started:  time.Now(),
 		log:      log,
 		hasher:   newHasher(),
-		contexts: newContexts(cfg.Cardinality.MaxContexts, len(describe)),
+		contexts: newContexts(cfg.MaxContexts, len(describe)),
 	}
 	p := newPolicy(&cfg)
 	for i, d := range describe {
@@ -79,6 +80,12 @@ func (a *Aggregator) SetRules(newTreat func() Treat) {
 		w.treat = newTreat()
 		w.mu.Unlock()
 	}
+}
+
+// SetGuard lets a guard decide which contexts are made, before the first sample comes.
+func (a *Aggregator) SetGuard(guard Guard) {
+	a.guard = guard
+	guard.SetMembers(a.contexts.members)
 }
 
 // Worker returns the worker of a reader.

@@ -13,15 +13,15 @@ import (
 // Config says how samples become points. Its fields stand at the top level of
 // the configuration file.
 type Config struct {
-	FlushInterval time.Duration     `yaml:"flush_interval"`
-	Hostname      string            `yaml:"hostname"` // "": the machine's, filled in when the configuration is loaded
-	Namespace     string            `yaml:"namespace"`
-	Tags          []string          `yaml:"tags"`
-	Histogram     HistogramConfig   `yaml:"histogram"`
-	Expiry        ExpiryConfig      `yaml:"expiry"`
-	Cardinality   CardinalityConfig `yaml:"cardinality"`
-	Origin        OriginConfig      `yaml:"origin"`
-	Overload      OverloadConfig    `yaml:"overload"`
+	FlushInterval time.Duration   `yaml:"flush_interval"`
+	Hostname      string          `yaml:"hostname"` // "": the machine's, filled in when the configuration is loaded
+	Namespace     string          `yaml:"namespace"`
+	Tags          []string        `yaml:"tags"`
+	Histogram     HistogramConfig `yaml:"histogram"`
+	Expiry        ExpiryConfig    `yaml:"expiry"`
+	MaxContexts   int             `yaml:"-"` // there may be at once
+	Origin        OriginConfig    `yaml:"origin"`
+	Overload      OverloadConfig  `yaml:"overload"`
 }
 
 // OriginConfig says what is made of what is known of the containers that lines
@@ -46,20 +46,12 @@ type ExpiryConfig struct {
 	KeptGauge time.Duration `yaml:"kept_gauge"`
 }
 
-// CardinalityConfig bounds how many contexts there are.
-type CardinalityConfig struct {
-	MaxContexts int `yaml:"max_contexts"`
-}
-
 const (
 	// maxInterval: the intake takes no points older than an hour, and one carries
 	// the start of its interval.
 	maxInterval = 10 * time.Minute
 	maxExpiry   = 30 * 24 * time.Hour
 )
-
-// maxContextsLimit is what the table of identities can address.
-const maxContextsLimit = 100_000_000
 
 // DefaultConfig returns the defaults, which are the Datadog Agent's where it
 // has them.
@@ -72,7 +64,7 @@ func DefaultConfig() Config {
 			Percentiles: []float64{0.95},
 		},
 		Expiry:      ExpiryConfig{Context: 5 * time.Minute, ZeroFill: 5 * time.Minute, KeptGauge: 24 * time.Hour},
-		Cardinality: CardinalityConfig{MaxContexts: 1_000_000},
+		MaxContexts: 1_000_000,
 		Origin:      OriginConfig{AsTags: []string{}},
 	}
 }
@@ -132,9 +124,6 @@ func (c *Config) Validate() error {
 	}
 	if c.Expiry.ZeroFill < 0 || c.Expiry.ZeroFill > maxExpiry {
 		fault("expiry.zero_fill", "%v is out of range; use up to %v, and 0s to send no zeros", c.Expiry.ZeroFill, maxExpiry)
-	}
-	if c.Cardinality.MaxContexts < 1 || c.Cardinality.MaxContexts > maxContextsLimit {
-		fault("cardinality.max_contexts", "%d is out of range; use 1 to %d", c.Cardinality.MaxContexts, maxContextsLimit)
 	}
 	return errors.Join(faults...)
 }

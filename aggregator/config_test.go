@@ -23,14 +23,13 @@ func TestValidateReportsAllFaults(t *testing.T) {
 	cfg.Histogram.Aggregates = []string{"max", "mean"}
 	cfg.Histogram.Percentiles = []float64{95}
 	cfg.Expiry.ZeroFill = -1
-	cfg.Cardinality.MaxContexts = 0
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("no fault was found")
 	}
 	for _, key := range []string{
 		"flush_interval:", "tags[1]:", "tags[2]:", "tags[3]:", "namespace:", "histogram.aggregates[1]:",
-		"histogram.percentiles[0]:", "expiry.zero_fill:", "cardinality.max_contexts:",
+		"histogram.percentiles[0]:", "expiry.zero_fill:",
 	} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("no fault for %s in:\n%v", key, err)

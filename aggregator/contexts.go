@@ -17,7 +17,8 @@ type contexts struct {
 	bySlot  [families]column[*metric.Context]
 	byKey   map[string]uint32 // to the slot; the key's first byte tells the family
 	profile profiles          // of histograms, by slot
-	dying   marks             // about to be forgotten unless asked for again
+	guarded [families]column[guarded]
+	dying   marks // about to be forgotten unless asked for again
 	supply  [families][]supply
 	next    [families]uint32 // the first slot that was never given out
 	owners  [families][]int  // by chunk: the worker it was given to
@@ -92,19 +93,34 @@ func familyOf(kind metric.Kind) family {
 	panic("BUG: a sample of no kind")
 }
 
-// slotOf returns the slot of the context with the given key, and makes it one
-// out of the worker's supply if it is new. ok is false if there are too many
-// contexts already. From then on the context has the given profile.
-func (c *contexts) slotOf(f family, key []byte, worker int, p *metric.Profile) (slot uint32, ok bool) {
+// find returns the slot of the context with the given key. From then on the context
+// has the given profile.
+func (c *contexts) find(f family, key []byte, p *metric.Profile) (slot uint32, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if slot, ok := c.byKey[string(key)]; ok {
+	return c.findLocked(f, key, p)
+}
+
+func (c *contexts) findLocked(f family, key []byte, p *metric.Profile) (slot uint32, ok bool) {
+	slot, ok = c.byKey[string(key)]
+	if ok {
 		c.dying.clear(slotID{f, slot})
 		c.profile.set(f, slot, p)
-		return slot, true
+	}
+	return slot, ok
+}
+
+// make returns the slot of the context with the given key, and gives it one out of the
+// worker's supply if it is new: then made is true, and it belongs to the guard's metric
+// of the given number. ok is false if there are too many contexts already.
+func (c *contexts) make(f family, key []byte, worker int, p *metric.Profile, number uint32) (slot uint32, made, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slot, ok := c.findLocked(f, key, p); ok {
+		return slot, false, true
 	}
 	if len(c.byKey) >= c.limit || c.bytes+len(key) > freeKeyBytes+c.limit*keyBytesPerContext {
-		return 0, false
+		return 0, false, false
 	}
 	c.bytes += len(key)
 	slot = c.take(f, worker)
@@ -112,8 +128,9 @@ func (c *contexts) slotOf(f family, key []byte, worker int, p *metric.Profile) (
 	c.byKey[context.Key()] = slot
 	*c.bySlot[f].at(slot) = context
 	c.profile.set(f, slot, p)
+	*c.guarded[f].at(slot) = guarded{number: number}
 	c.created++
-	return slot, true
+	return slot, true, true
 }
 
 func (c *contexts) take(f family, worker int) uint32 {
@@ -150,10 +167,10 @@ func (c *contexts) profileChunks() profiles {
 
 // snapshot returns the contexts of a family by slot. The flusher may read those
 // whose samples it has seen; others may be written meanwhile.
-func (c *contexts) snapshot(f family) []*[chunkLen]*metric.Context {
+func (c *contexts) snapshot(f family) ([]*[chunkLen]*metric.Context, []*[chunkLen]guarded) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.bySlot[f].chunks
+	return c.bySlot[f].chunks, c.guarded[f].chunks
 }
 
 // lockedAtOnce is how many contexts are dealt with before readers that wait for
@@ -161,7 +178,7 @@ func (c *contexts) snapshot(f family) []*[chunkLen]*metric.Context {
 const lockedAtOnce = 1024
 
 // doom marks contexts that nobody sampled for long. Those still marked when
-// bury is called are forgotten; slotOf and revive take the mark away.
+// bury is called are forgotten; find, make and revive take the mark away.
 func (c *contexts) doom(ids []slotID) {
 	for some := range slices.Chunk(ids, lockedAtOnce) {
 		c.mu.Lock()
@@ -178,9 +195,16 @@ func (c *contexts) revive(id slotID) {
 	c.dying.clear(id)
 }
 
-// bury forgets those of ids that are still marked, and calls gone for each.
-func (c *contexts) bury(ids []slotID, gone func(slotID)) {
+// bury forgets those of ids that are still marked, and calls gone for each, without
+// the lock.
+func (c *contexts) bury(ids []slotID, gone func(slotID, guarded)) {
+	type grave struct {
+		id  slotID
+		was guarded
+	}
+	var graves []grave
 	for some := range slices.Chunk(ids, lockedAtOnce) {
+		graves = graves[:0]
 		c.mu.Lock()
 		for _, id := range some {
 			if !c.dying.has(id) {
@@ -195,9 +219,14 @@ func (c *contexts) bury(ids []slotID, gone func(slotID)) {
 			s := &c.supply[id.family][c.owners[id.family][id.slot/chunkLen]]
 			s.free = append(s.free, id.slot)
 			c.expired++
-			gone(id)
+			at := c.guarded[id.family].at(id.slot)
+			graves = append(graves, grave{id, *at})
+			*at = guarded{}
 		}
 		c.mu.Unlock()
+		for _, g := range graves {
+			gone(g.id, g.was)
+		}
 	}
 }
 

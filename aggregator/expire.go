@@ -14,8 +14,10 @@ import "slices"
 // marked in the end is forgotten (bury).
 func (f *flusher) expire() {
 	doomed := f.silent()
+	refolded, stale := f.refold()
+	doomed = append(doomed, stale...)
 	aging := f.intervals%max(f.expiry, 1) == 0
-	if len(doomed) == 0 && !aging {
+	if len(doomed) == 0 && refolded == nil && !aging {
 		return
 	}
 	contexts := f.a.contexts
@@ -26,11 +28,14 @@ func (f *flusher) expire() {
 	}
 	for _, w := range f.a.workers {
 		w.sweep(aging, func(id slotID) bool {
-			return isDoomed.has(id) && !w.active.touched(id.family, id.slot)
+			return refolded != nil && refolded.has(id) || isDoomed.has(id) && !w.active.touched(id.family, id.slot)
 		})
 		w.revive(doomed)
 	}
-	contexts.bury(doomed, func(id slotID) {
+	contexts.bury(doomed, func(id slotID, was guarded) {
+		if f.a.guard != nil {
+			f.a.guard.Gone(was.number, was.stale)
+		}
 		f.seen[id.family][id.slot] = 0
 		if id.family == keptGauges {
 			f.kept[id.slot] = 0
@@ -58,7 +63,7 @@ func (w *Worker) revive(doomed []slotID) {
 func (f *flusher) silent() []slotID {
 	var ids []slotID
 	live, _, _ := f.a.contexts.count()
-	crowded := live > f.a.cfg.Cardinality.MaxContexts/5*4
+	crowded := live > f.a.cfg.MaxContexts/5*4
 	for fam := range families {
 		keep := f.expiry
 		switch fam {
@@ -82,12 +87,19 @@ func (f *flusher) silent() []slotID {
 // forgotten and, with aging, those that no sample had since the last sweep with
 // aging. The reader gets its turn after every segment.
 func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
+	w.mu.Lock()
+	w.shortcuts = nil
+	w.mu.Unlock()
 	for hash, more := uint64(0), true; more; more = hash != 0 {
 		w.mu.Lock()
 		hash = w.identities.sweepSegment(hash, aging, func(r ref, unused bool) bool {
-			to := r
-			if r.op() == opWeighted {
-				to = w.weighted[r.index()].ref
+			seen := r
+			if r.op() == opSighted {
+				seen = w.sighted[r.index()].ref
+			}
+			to := seen
+			if seen.op() == opWeighted {
+				to = w.weighted[seen.index()].ref
 				if to == 0 {
 					return unused // it leads to no context
 				}
@@ -95,8 +107,11 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 			if !unused && !forget(slotID{familyOfOp(to.op()), to.index()}) {
 				return false
 			}
-			if r.op() == opWeighted {
-				w.freeWeight = append(w.freeWeight, r.index())
+			if seen.op() == opWeighted {
+				w.freeWeight = append(w.freeWeight, seen.index())
+			}
+			if r.op() == opSighted {
+				w.forgetSighted(r.index())
 			}
 			return true
 		})

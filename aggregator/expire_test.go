@@ -34,10 +34,10 @@ func TestSampleDuringExpirySparesItsContext(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.FlushInterval = time.Second
 	cfg.Expiry = ExpiryConfig{Context: time.Second}
-	cfg.Cardinality.MaxContexts = 2
+	cfg.MaxContexts = 2
 	a := newForTest(cfg, 1)
 	fillTable := func() {
-		for i := range maxIdentitiesPerContext * cfg.Cardinality.MaxContexts {
+		for i := range maxIdentitiesPerContext * cfg.MaxContexts {
 			a.sendForTest(0, fmt.Sprintf("busy:1|g|field%d", i))
 		}
 	}

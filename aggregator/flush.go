@@ -22,11 +22,13 @@ type flusher struct {
 	interval   time.Duration // of which there are so many; what the configuration says comes into force when one ends
 	length     time.Duration // of the open interval: shorter than others after a change
 	seconds    float64       // length
-	keptExpiry uint32        // as expiry, for kept gauges
+	policy     *policy
+	keptExpiry uint32 // as expiry, for kept gauges
 
 	byDefault outcome                      // what is sent of a histogram
 	outcomes  map[*metric.Profile]*outcome // likewise, if rules say so
 	own       ownSeries
+	refolding map[uint32]int // the guard's metrics of which the folds changed: how often to look for what is stale
 
 	sizes struct{ series, sketches int } // of the last batch
 
@@ -52,6 +54,7 @@ func newFlusher(a *Aggregator, p *policy) *flusher {
 
 // configure takes over everything the configuration says but the length of intervals.
 func (f *flusher) configure(p *policy) {
+	f.policy = p
 	f.countIntervals()
 	f.own.setTags(p.naming.tags)
 	clear(f.outcomes)
@@ -114,6 +117,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	mergeFamily(&m, keptGauges, func(c *columns) *column[keptGauge] { return &c.keptGauges }, m.keptGauge)
 	f.sizes.series, f.sizes.sketches = len(b.Series), len(b.Sketches)
 	m.takePassed()
+	f.askGuard(start, b)
 	f.expire()
 
 	f.mu.Lock()
@@ -169,7 +173,7 @@ func mergeFamily[T any](m *merge, f family, of func(*columns) *column[T], one fu
 	for i, w := range m.a.workers {
 		spares[i] = of(w.spare)
 	}
-	contexts := m.a.contexts.snapshot(f)
+	contexts, guarded := m.a.contexts.snapshot(f)
 	if grow := len(contexts)*chunkLen - len(m.seen[f]); grow > 0 {
 		m.seen[f] = append(m.seen[f], make([]uint32, grow)...)
 	}
@@ -191,6 +195,7 @@ func mergeFamily[T any](m *merge, f family, of func(*columns) *column[T], one fu
 			seen := &m.seen[f][slot]
 			if one(cell{uint32(slot), &contexts[i][j], *seen}, parts) {
 				*seen = m.intervals
+				guarded[i][j].wasActive()
 			}
 		}
 	}

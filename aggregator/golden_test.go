@@ -199,7 +199,7 @@ func configure(t *testing.T, cfg *aggregator.Config, lines *parser.Config, argum
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.Cardinality.MaxContexts = n
+		cfg.MaxContexts = n
 	default:
 		t.Fatalf("unknown setting %q", key)
 	}

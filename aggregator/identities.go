@@ -8,7 +8,8 @@ type ref uint32
 type op uint8
 
 const (
-	opCounter op = iota + 1
+	opSighted op = iota // index, from 1 on, into a worker's sighted refs: samples of folded metrics
+	opCounter
 	opGauge
 	opSet
 	opHistogram

@@ -13,7 +13,7 @@ import (
 // Few contexts may be as large as many: their names and tags are bounded, too.
 func TestLongNamesAreBounded(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.Cardinality.MaxContexts = 1000
+	cfg.MaxContexts = 1000
 	a := newForTest(cfg, 1)
 	const length = 60_000
 	for i := range 1000 {
@@ -78,7 +78,7 @@ func TestTimesAreNotRemembered(t *testing.T) {
 // Kept gauges last long, but make room when contexts run out.
 func TestKeptGaugesMakeRoom(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.Cardinality.MaxContexts = 100
+	cfg.MaxContexts = 100
 	cfg.Expiry.Context = cfg.FlushInterval
 	p := parser.New(parser.Config{Dialect: parser.DialectStatsD, TagStyle: parser.TagsDogStatsD})
 	a := New(cfg, []Describe{p.Describe}, slog.New(slog.DiscardHandler))

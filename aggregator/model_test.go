@@ -99,7 +99,7 @@ func TestAgreesWithTheModel(t *testing.T) {
 		case seed%5 == 0:
 			names = 150
 		case seed%3 == 0: // their spellings are more than the tables hold
-			cfg.Cardinality.MaxContexts, perName = 300, 150
+			cfg.MaxContexts, perName = 300, 150
 		}
 		workers := 1 + random.IntN(3)
 		a := newForTest(cfg, workers)

@@ -80,7 +80,7 @@ func (c *columns) scale(factor float64, all *contexts) {
 			*sum *= factor
 		}
 	})
-	chunks := all.snapshot(histograms)
+	chunks, _ := all.snapshot(histograms)
 	eachOf(&c.histograms, func(slot uint32, h *histogram) {
 		if !h.empty() {
 			h.scale(factor, chunks[slot/chunkLen][slot%chunkLen].Kind() == metric.ClassicTimer)

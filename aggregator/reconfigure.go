@@ -20,7 +20,7 @@ func newPolicy(cfg *Config) *policy {
 	p := &policy{
 		naming:        naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags},
 		saltSenders:   slices.Contains(cfg.Origin.AsTags, metric.TagContainerID),
-		maxIdentities: maxIdentitiesPerContext * cfg.Cardinality.MaxContexts,
+		maxIdentities: maxIdentitiesPerContext * cfg.MaxContexts,
 	}
 	if cfg.Namespace != "" {
 		p.naming.namespace = strings.TrimSuffix(cfg.Namespace, ".") + "."
@@ -39,6 +39,12 @@ type view struct {
 	identities *identities
 	weighted   []weightedRef // by the index of an opWeighted ref
 	freeWeight []uint32      // indexes of weighted that are free
+
+	// Of metrics that the guard folds.
+	sighted   []sightedRef         // by the index of an opSighted ref; the first is none
+	freeSight []uint32             // indexes of sighted that are free
+	shortcuts *[shortcuts]shortcut // by hash; nil: none
+	once      []uint32             // by hash: the rest of the last hash that was met there
 }
 
 func newView(p *policy, newTreat func() Treat) view {
@@ -65,11 +71,16 @@ func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat) {
 	}
 	a.turn.Lock()
 	defer a.turn.Unlock()
+	if a.guard != nil {
+		for _, w := range a.workers {
+			w.tell(a.guard) // or it would never know
+		}
+	}
 	a.cfg = cfg
 	for _, w := range a.workers {
 		w.mu.Lock()
 	}
-	a.contexts.setLimit(cfg.Cardinality.MaxContexts)
+	a.contexts.setLimit(cfg.MaxContexts)
 	for i, w := range a.workers {
 		w.view = views[i]
 		w.mu.Unlock()

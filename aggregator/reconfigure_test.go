@@ -30,7 +30,7 @@ func TestTotalsOverReloads(t *testing.T) {
 		other.Tags = []string{"env:prod"}
 		other.Origin.AsTags = []string{metric.TagContainerID}
 		other.Histogram = aggregator.HistogramConfig{Aggregates: []string{"count", "min"}, Percentiles: []float64{0.5}}
-		other.Cardinality.MaxContexts = 500_000
+		other.MaxContexts = 500_000
 
 		a := aggregator.New(one, describers(readers), slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())

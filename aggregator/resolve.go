@@ -42,13 +42,17 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		w.stats.ignoredTimes++
 	}
 	w.stats.resolved++
-	r, ok := w.resolve(&w.id)
-	if !ok {
-		w.stats.refused[metric.ContextLimit]++
+	r, why := w.resolve(&w.id)
+	if why != metric.Accepted {
+		w.stats.refused[why]++
 		return
 	}
 
 	remember := w.id.Time == 0 // or else it will hardly come again
+	folded := w.scratch.made.Sighting.Version != 0
+	if folded && remember {
+		remember = w.recurs(hash)
+	}
 	if remember && w.identities.count >= w.policy.maxIdentities {
 		remember = false
 		w.stats.unremembered++
@@ -59,6 +63,11 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 			return
 		}
 		r = w.weigh(to)
+	}
+	if folded && remember {
+		w.identities.insert(hash, check, w.sight(r))
+		w.add(r, s) // the guard has counted this one
+		return
 	}
 	if remember {
 		w.identities.insert(hash, check, r)
@@ -75,20 +84,58 @@ func (w *Worker) treatIdentity() {
 	}
 }
 
-// resolve finds or makes the context of an identity; ok is false if there are too
-// many. What does not count needs none.
-func (w *Worker) resolve(id *metric.Identity) (r ref, ok bool) {
+// resolve finds or makes the context of an identity, or says why its samples are
+// refused. What does not count needs none.
+func (w *Worker) resolve(id *metric.Identity) (r ref, why metric.Reason) {
+	w.scratch.made.Sighting.Version = 0
 	switch {
 	case w.treatment.Refused != metric.Accepted:
-		return refusedRef(w.treatment.Refused), true
+		return refusedRef(w.treatment.Refused), metric.Accepted
 	case w.treatment.SampledOut:
-		return sampledOutRef, true
+		return sampledOutRef, metric.Accepted
 	}
-	key := w.scratch.contextKey(id, &w.policy.naming)
+	k, contexts, guard := &w.scratch, w.aggregator.contexts, w.aggregator.guard
+	c := k.candidate(id, &w.policy.naming)
+	c.Budget = w.treatment.Budget
+	var short *shortcut
+	if guard != nil && guard.Meet(c) && !c.Host.Explicit {
+		if short = w.shortcutOf(c); short.leads(c, w.treatment.Profile) {
+			return short.ref, metric.Accepted
+		}
+	}
+	k.key = c.AppendKey(k.key[:0])
 	f := familyOf(id.Kind)
-	slot, ok := w.aggregator.contexts.slotOf(f, key, w.number, w.treatment.Profile)
-	if !ok {
-		return 0, false
+	slot, known := contexts.find(f, k.key, w.treatment.Profile)
+	if !known {
+		if slot, why = w.newContext(f, c); why != metric.Accepted {
+			return 0, why
+		}
 	}
-	return makeRef(opOf(f), slot), true
+	r = makeRef(opOf(f), slot)
+	if short != nil {
+		*short = shortcut{c.Sighting.Folded, c.Sighting.Version, w.treatment.Profile, r}
+	}
+	return r, metric.Accepted
+}
+
+// newContext makes a context, if the guard admits it.
+func (w *Worker) newContext(f family, c *metric.Candidate) (slot uint32, why metric.Reason) {
+	k, guard := &w.scratch, w.aggregator.guard
+	if guard != nil {
+		changed, why := guard.Admit(c)
+		if why != metric.Accepted {
+			return 0, why
+		}
+		if changed {
+			k.key = c.AppendKey(k.key[:0])
+		}
+	}
+	slot, made, ok := w.aggregator.contexts.make(f, k.key, w.number, w.treatment.Profile, c.Sighting.Metric)
+	if guard != nil && !made {
+		guard.Withdraw(c.Sighting.Metric)
+	}
+	if !ok {
+		return 0, metric.ContextLimit
+	}
+	return slot, metric.Accepted
 }

@@ -167,7 +167,7 @@ func TestRulesInTheBooks(t *testing.T) {
 	}})
 	cfg := DefaultConfig()
 	cfg.FlushInterval, cfg.Expiry = time.Second, ExpiryConfig{Context: 2 * time.Second, ZeroFill: 0, KeptGauge: time.Hour}
-	cfg.Cardinality.MaxContexts = 60
+	cfg.MaxContexts = 60
 	p := parser.New(parser.DefaultConfig())
 	a := New(cfg, []Describe{p.Describe, p.Describe}, slog.New(slog.DiscardHandler))
 	a.SetRules(func() Treat { return r.NewSession().Apply })
@@ -217,7 +217,7 @@ func TestRulesInTheBooks(t *testing.T) {
 	if s.Samples != want["samples"] || s.Aggregated+s.SampledOut+s.Passed+refused != s.Samples {
 		t.Errorf("%d samples, want %d = %d aggregated + %d sampled out + %d passed + %d refused", s.Samples, want["samples"], s.Aggregated, s.SampledOut, s.Passed, refused)
 	}
-	if s.Identities > 2*2*cfg.Cardinality.MaxContexts {
+	if s.Identities > 2*2*cfg.MaxContexts {
 		t.Errorf("%d identities are remembered", s.Identities)
 	}
 	for range 6 {

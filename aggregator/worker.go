@@ -177,6 +177,10 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 		w.active.keptGauges.at(r.index()).add(s, w.packed(s), w.now)
 	case opWeighted:
 		w.addByIndex(r.index(), s)
+	case opSighted:
+		to := &w.sighted[r.index()]
+		to.samples++
+		w.add(to.ref, s)
 	}
 }
 

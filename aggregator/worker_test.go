@@ -55,7 +55,7 @@ func TestTotalsUnderLoad(t *testing.T) {
 		cfg.FlushInterval = time.Second
 		cfg.Expiry.Context = 2 * time.Second
 		cfg.Expiry.ZeroFill = time.Second
-		cfg.Cardinality.MaxContexts = 3000
+		cfg.MaxContexts = 3000
 		const readers, packets, perPacket = 3, 2000, 20
 		a := aggregator.New(cfg, describers(readers), slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -164,7 +164,7 @@ func checkBooks(t *testing.T, s aggregator.Stats) {
 // identities are bounded, and the rest is counted.
 func TestFloodOfNewContextsIsBounded(t *testing.T) {
 	cfg := aggregator.DefaultConfig()
-	cfg.Cardinality.MaxContexts = 1000
+	cfg.MaxContexts = 1000
 	a := aggregator.New(cfg, describers(1), slog.New(slog.DiscardHandler))
 	var lines metric.Lines
 	for i := range 10_000 {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/parser"
@@ -22,12 +23,13 @@ import (
 // Config is the whole configuration. The keys of a field marked squash stand at
 // the level of its parent.
 type Config struct {
-	Listen     listener.Config   `yaml:"listen"`
-	Parser     parser.Config     `yaml:",squash"`
-	Aggregator aggregator.Config `yaml:",squash"`
-	Rules      rules.Config      `yaml:",squash"`
-	Forwarder  forwarder.Config  `yaml:",squash"`
-	Log        LogConfig         `yaml:"log"`
+	Listen      listener.Config    `yaml:"listen"`
+	Parser      parser.Config      `yaml:",squash"`
+	Aggregator  aggregator.Config  `yaml:",squash"`
+	Cardinality cardinality.Config `yaml:"cardinality"`
+	Rules       rules.Config       `yaml:",squash"`
+	Forwarder   forwarder.Config   `yaml:",squash"`
+	Log         LogConfig          `yaml:"log"`
 }
 
 // LogConfig says what the agent says of itself, on standard error.
@@ -39,19 +41,26 @@ type LogConfig struct {
 // Default returns the defaults of all rooms.
 func Default() Config {
 	return Config{
-		Listen:     listener.DefaultConfig(),
-		Parser:     parser.DefaultConfig(),
-		Aggregator: aggregator.DefaultConfig(),
-		Rules:      rules.DefaultConfig(),
-		Forwarder:  forwarder.DefaultConfig(),
-		Log:        LogConfig{Level: "info", Format: "text"},
+		Listen:      listener.DefaultConfig(),
+		Parser:      parser.DefaultConfig(),
+		Aggregator:  aggregator.DefaultConfig(),
+		Cardinality: cardinality.DefaultConfig(),
+		Rules:       rules.DefaultConfig(),
+		Forwarder:   forwarder.DefaultConfig(),
+		Log:         LogConfig{Level: "info", Format: "text"},
 	}
+}
+
+// connect tells rooms what others are configured to do.
+func (c *Config) connect() {
+	c.Aggregator.MaxContexts = c.Cardinality.MaxContexts
+	c.Cardinality.SeriesPerHistogram = len(c.Aggregator.Histogram.Aggregates) + len(c.Aggregator.Histogram.Percentiles)
 }
 
 // faults returns what is wrong with the configuration.
 func (c *Config) faults() []error {
 	var all []error
-	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Rules.Validate(), c.Forwarder.Validate()} {
+	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Cardinality.Validate(), c.Rules.Validate(), c.Forwarder.Validate()} {
 		all = append(all, flatten(err)...)
 	}
 	for i, socket := range c.Listen.More {

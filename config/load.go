@@ -59,6 +59,7 @@ func Load(name string) (cfg Config, warnings []string, err error) {
 		}
 	}
 	env.resolve(&cfg.Forwarder)
+	cfg.connect()
 	for _, err := range cfg.faults() {
 		if fault := place(err, file, env); !faults.cover(err) {
 			faults = append(faults, fault)

@@ -17,7 +17,7 @@ type Config struct {
 	ShutdownTimeout time.Duration       `yaml:"shutdown_timeout"`
 	Forwarders      []DestinationConfig `yaml:"forwarders"` // empty: see Resolve
 
-	StateDir string      `yaml:"state_dir"` // what must outlive the process; "": see stateDir
+	StateDir string      `yaml:"state_dir"` // what must outlive the process; "": see StateDir()
 	Spool    SpoolConfig `yaml:"spool"`
 }
 

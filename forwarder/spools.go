@@ -41,7 +41,7 @@ func newSpools(cfg *Config, env func(string) string, log *slog.Logger) *spools {
 		s.warn(errors.New("spool.enabled is false"))
 		return s
 	}
-	folder, err := stateDir(cfg.StateDir, env)
+	folder, err := StateDir(cfg.StateDir, env)
 	if err != nil {
 		s.warn(err)
 		return s

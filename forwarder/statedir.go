@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// stateDir returns the folder for what must outlive the process: the configured
+// StateDir returns the folder for what must outlive the process: the configured
 // one or, in this order, that of systemd's StateDirectory=, the user's
 // $XDG_STATE_HOME/weir and ~/.local/state/weir. env reads the environment. Nothing
 // is created.
-func stateDir(configured string, env func(string) string) (string, error) {
+func StateDir(configured string, env func(string) string) (string, error) {
 	if configured != "" {
 		folder, err := filepath.Abs(configured)
 		if err != nil {

@@ -27,7 +27,7 @@ func TestStateDir(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := stateDir(test.configured, func(name string) string { return test.env[name] })
+			got, err := StateDir(test.configured, func(name string) string { return test.env[name] })
 			if got != test.want || (err != nil) != (test.want == "") {
 				t.Errorf("stateDir(%q) = %q, %v; want %q", test.configured, got, err, test.want)
 			}

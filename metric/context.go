@@ -111,3 +111,8 @@ func (c *Context) Tags() iter.Seq[string] {
 		}
 	}
 }
+
+// ExplicitHost returns the host that a tag named, possibly none, and whether one did.
+func (c *Context) ExplicitHost() (host string, explicit bool) {
+	return c.key[c.nameEnd+1 : c.hostEnd], c.key[1] == explicitHost
+}

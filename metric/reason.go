@@ -30,6 +30,7 @@ const (
 	// The aggregator refuses a sample.
 
 	ContextLimit   // its context would be one too many
+	MetricLimit    // likewise, of its metric
 	ReservedName   // its name begins like weir's own
 	TimestampLimit // too many points with their own timestamps in one interval
 	DroppedByRule  // a rule says so
@@ -57,6 +58,7 @@ var reasonNames = [Reasons]string{
 	UnclosedTags:   "unclosed_tags",
 	TooManyMetrics: "too_many_metrics",
 	ContextLimit:   "context_limit",
+	MetricLimit:    "metric_limit",
 	ReservedName:   "reserved_name",
 	TimestampLimit: "timestamp_limit",
 	DroppedByRule:  "dropped_by_rule",

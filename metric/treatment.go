@@ -33,7 +33,7 @@ const (
 	OverflowObserve = "observe" // nothing but being reported
 )
 
-// Budget bounds the contexts of all that meet a rule, together. It is immutable and
+// Budget bounds the contexts of each metric that meets a rule. It is immutable and
 // compared by its address.
 type Budget struct {
 	Rule        int    // its index in the configuration

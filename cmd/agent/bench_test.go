@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/parser"
 	"github.com/weir-agent/weir/rules"
@@ -98,7 +99,7 @@ func BenchmarkRules(b *testing.B) {
 		}
 		dogstatsd := parser.New(cfg.Parser)
 		newIntake := func() *intake {
-			a := newAggregator(cfg, []aggregator.Describe{dogstatsd.Describe}, slog.New(slog.DiscardHandler))
+			a := newAggregator(cfg, []aggregator.Describe{dogstatsd.Describe}, cardinality.New(cfg.Cardinality, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 			return &intake{parser: dogstatsd, worker: a.Worker(0)}
 		}
 		run := func(in *intake, datagrams [][]byte) {

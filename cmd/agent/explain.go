@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/metric"
@@ -83,9 +84,15 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 	}
 
 	// What comes of it is for the agent itself to say: one that sees nothing else.
-	a := newAggregator(cfg, []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
+	guard := &guardWitness{Guard: cardinality.New(cfg.Cardinality, slog.New(slog.DiscardHandler))}
+	a := newAggregator(cfg, []aggregator.Describe{p.Describe}, guard, slog.New(slog.DiscardHandler))
 	if len(cfg.Rules.Rules) > 0 {
 		a.SetRules(explainRules(out, cfg.Rules))
+	}
+	if file, err := guardFile(cfg); err == nil {
+		if err := guard.Load(file); err != nil {
+			fmt.Fprintf(out, "\nwhat is folded now is not known: %s: %v\n", file, err)
+		}
 	}
 	in := intake{parser: p, worker: a.Worker(0)}
 	in.packet([]byte(packet), false, "")
@@ -112,6 +119,7 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 	if stats.IgnoredTimes > 0 {
 		fmt.Fprintln(out, "\nthe time is ignored: only counters and gauges can have one")
 	}
+	guard.write(out)
 	writeOutcome(out, b, cfg)
 	return counts
 }
@@ -193,5 +201,27 @@ func writeOutcome(out io.Writer, b *metric.Batch, cfg config.Config) {
 	fmt.Fprintf(out, "\nthe next flush would send, if nothing else came in its %v\n", cfg.Aggregator.FlushInterval)
 	for text := range strings.Lines(string(forwarder.AppendText(nil, b))) {
 		fmt.Fprintf(out, "  %s", text)
+	}
+}
+
+// guardWitness notes what a guard is asked.
+type guardWitness struct {
+	*cardinality.Guard
+	met []string
+}
+
+// Meet notes which limits and folds a candidate meets.
+func (w *guardWitness) Meet(c *metric.Candidate) bool {
+	w.met = append(w.met, w.Explain(c)...)
+	return w.Guard.Meet(c)
+}
+
+func (w *guardWitness) write(out io.Writer) {
+	if len(w.met) == 0 {
+		return
+	}
+	fmt.Fprintln(out, "\ncardinality guards")
+	for _, line := range w.met {
+		fmt.Fprintf(out, "  %s\n", line)
 	}
 }

@@ -110,6 +110,7 @@ func (a *agent) apply(running, next config.Config) error {
 	if !reflect.DeepEqual(running.Aggregator, next.Aggregator) || !reflect.DeepEqual(running.Rules, next.Rules) {
 		a.aggregator.Reconfigure(next.Aggregator, treatBy(next.Rules))
 	}
+	a.guard.SetConfig(next.Cardinality)
 	commit()
 	return nil
 }

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
@@ -56,6 +58,7 @@ type agent struct {
 	listener   *listener.Listener
 	parsers    []*parser.Parser // by reader
 	aggregator *aggregator.Aggregator
+	guard      *cardinality.Guard
 	forwarder  *forwarder.Forwarder
 	reloads    *config.Reloads
 	log        *slog.Logger
@@ -63,6 +66,12 @@ type agent struct {
 
 // newAgent acquires everything and starts nothing.
 func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
+	guard := cardinality.New(cfg.Cardinality, log)
+	if file, err := guardFile(cfg); err != nil {
+		log.Warn("folds will be forgotten when the agent ends", "error", err)
+	} else {
+		guard.Open(file) // before lines can come: a restart admits no burst
+	}
 	cfg.Listen.OriginDetection = cfg.Aggregator.Origin.Detect
 	l, err := listener.New(cfg.Listen, log)
 	if err != nil {
@@ -79,21 +88,29 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 		parsers[i] = parser.New(parser.Config{Dialect: info.Dialect, TagStyle: info.TagStyle}.Or(cfg.Parser))
 		describe[i] = parsers[i].Describe
 	}
-	a := newAggregator(cfg, describe, log)
+	a := newAggregator(cfg, describe, guard, log)
 	a.SetDropped(l.Dropped)
 	return &agent{
 		listener:   l,
 		parsers:    parsers,
 		aggregator: a,
+		guard:      guard,
 		forwarder:  f,
 		reloads:    config.NewReloads(),
 		log:        log,
 	}, nil
 }
 
-// newAggregator returns an aggregator with the configured rules.
-func newAggregator(cfg config.Config, describe []aggregator.Describe, log *slog.Logger) *aggregator.Aggregator {
+// guardFile returns where the cardinality guards keep what must outlive the process.
+func guardFile(cfg config.Config) (string, error) {
+	folder, err := forwarder.StateDir(cfg.Forwarder.StateDir, os.Getenv)
+	return filepath.Join(folder, "cardinality.json"), err
+}
+
+// newAggregator returns an aggregator with the configured rules and a guard.
+func newAggregator(cfg config.Config, describe []aggregator.Describe, guard aggregator.Guard, log *slog.Logger) *aggregator.Aggregator {
 	a := aggregator.New(cfg.Aggregator, describe, log)
+	a.SetGuard(guard)
 	if treat := treatBy(cfg.Rules); treat != nil {
 		a.SetRules(treat)
 	}
@@ -127,6 +144,7 @@ func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error 
 	})
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
+	stages.Go(func() { a.guard.Run(noMoreSamples) })
 	listening, listened := context.WithCancel(ctx)
 	defer listened()
 	stages.Go(func() { meanwhile(listening) })
@@ -164,6 +182,7 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = append(dst, metric.Reading{Name: "running", Value: 1, Level: true})
 	dst = a.listener.Readings(dst)
 	dst = a.aggregator.Readings(dst)
+	dst = a.guard.Readings(dst)
 	dst = a.forwarder.Readings(dst)
 	return a.reloads.Readings(dst)
 }

@@ -28,10 +28,11 @@ var mayImport = map[string][]string{
 	"listener":          {"metric"},
 	"parser":            {"metric"},
 	"rules":             {"metric"},
+	"cardinality":       {"metric"},
 	"aggregator":        {"metric"},
 	"forwarder":         {"metric"},
-	"config":            {"metric", "listener", "parser", "rules", "aggregator", "forwarder"},
-	"cmd/agent":         {"metric", "listener", "parser", "rules", "aggregator", "forwarder", "config"},
+	"config":            {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder"},
+	"cmd/agent":         {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder", "config"},
 	"internal/archtest": {},
 	"internal/testkit":  {},
 }

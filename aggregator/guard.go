@@ -1,0 +1,281 @@
+package aggregator
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-agent/weir/metric"
+)
+
+// Guard decides which contexts are made. Its methods may be called by several workers
+// at once, those that the flusher calls by one. A Guard's metric has a number.
+type Guard interface {
+	// Meet rewrites a candidate by what was decided before and reports whether its
+	// metric is folded.
+	Meet(*metric.Candidate) (folded bool)
+	// Admit is asked before a context is made. It may rewrite the candidate, too.
+	Admit(*metric.Candidate) (changed bool, why metric.Reason)
+	// Withdraw says that a context that was admitted was not made.
+	Withdraw(number uint32)
+	// SetMembers says how to look at the contexts of a metric.
+	SetMembers(func(kind metric.Kind, number uint32, yield func(metric.Member)))
+
+	// Gone says that a context is forgotten, if stale because it was folded.
+	Gone(number uint32, stale bool)
+	// Observe counts samples that came for a candidate of a folded metric.
+	Observe(s *metric.Sighting, samples uint32)
+	// Wanted returns of which metrics Alive is to be told the contexts that had samples
+	// in so many last intervals.
+	Wanted(interval time.Duration) (metrics map[uint32]bool, intervals uint32)
+	Alive(number uint32, context *metric.Context)
+	// Tick ends an interval and returns what is to be told.
+	Tick(now time.Time, interval time.Duration) []metric.Event
+	// Changed returns the metrics whose folds changed since it was last called.
+	Changed() []uint32
+	// Keeps reports whether a context is what the folds make of it.
+	Keeps(number uint32, context *metric.Context) bool
+	// Settled says that all that a change of folds made stale is forgotten.
+	Settled(number uint32)
+}
+
+// guarded is what is kept of a context for the guard.
+type guarded struct {
+	number uint32 // of its metric
+	active uint32 // intervals in which it had samples; atomic: the flusher counts
+	stale  bool   // the folds make it another one: to be forgotten
+}
+
+func (g *guarded) wasActive() { atomic.StoreUint32(&g.active, g.active+1) }
+
+// sightedRef is where samples of a folded metric go, and what the guard is to know of
+// them.
+type sightedRef struct {
+	ref      ref
+	samples  uint32 // since the guard was told
+	sighting metric.Sighting
+}
+
+// onceLen is how many identities of folded metrics a worker holds in mind as met once.
+// Only those that come again while they are are remembered: so values that come only
+// once, by the million, take no memory and push nothing out.
+const onceLen = 1 << 16
+
+// shortcut leads from what a guard made of a candidate to the place of its samples,
+// without the key of its context: the hash of its tags is 64 bits under a key that
+// nobody knows, and one metric has few folded contexts.
+type shortcut struct {
+	sum     uint64
+	version uint64 // of the folds, which no other metric has; 0: free
+	profile *metric.Profile
+	ref     ref
+}
+
+const shortcuts = 1024
+
+// shortcutOf returns the place of a candidate in the table, one of four.
+func (w *Worker) shortcutOf(c *metric.Candidate) *shortcut {
+	if w.shortcuts == nil {
+		w.shortcuts = new([shortcuts]shortcut)
+	}
+	at := c.Sighting.Folded + c.Sighting.Version*0x9e3779b97f4a7c15 // metrics may have the same tags
+	first := at % shortcuts &^ 3
+	four := w.shortcuts[first : first+4]
+	for i := range four {
+		if s := &four[i]; s.version == 0 || s.version == c.Sighting.Version && s.sum == c.Sighting.Folded {
+			return s
+		}
+	}
+	return &four[at>>32&3]
+}
+
+func (s *shortcut) leads(c *metric.Candidate, p *metric.Profile) bool {
+	return s.version == c.Sighting.Version && s.sum == c.Sighting.Folded && s.profile == p
+}
+
+// recurs reports whether the identity of a folded metric was met not long ago.
+func (w *Worker) recurs(hash uint64) bool {
+	if w.once == nil {
+		w.once = make([]uint32, onceLen)
+	}
+	at, rest := &w.once[hash%onceLen], uint32(hash>>32)
+	if *at == rest {
+		return true
+	}
+	*at = rest
+	return false
+}
+
+// sight returns a ref that counts samples for the guard on their way to r.
+func (w *Worker) sight(r ref) ref {
+	if len(w.sighted) == 0 {
+		w.sighted = make([]sightedRef, 1)
+	}
+	to := sightedRef{ref: r, sighting: w.scratch.made.Sighting}
+	to.sighting.Values = append([]uint64(nil), to.sighting.Values...)
+	if n := len(w.freeSight); n > 0 {
+		i := w.freeSight[n-1]
+		w.freeSight = w.freeSight[:n-1]
+		w.sighted[i] = to
+		return makeRef(opSighted, i)
+	}
+	w.sighted = append(w.sighted, to)
+	return makeRef(opSighted, uint32(len(w.sighted)-1))
+}
+
+func (w *Worker) forgetSighted(i uint32) {
+	w.sighted[i] = sightedRef{}
+	w.freeSight = append(w.freeSight, i)
+	if len(w.freeSight) == len(w.sighted)-1 { // all are free
+		w.sighted, w.freeSight = nil, nil
+	}
+}
+
+// tell says to the guard how many samples came for what is remembered of folded
+// metrics. The reader gets its turn between some of them.
+func (w *Worker) tell(guard Guard) {
+	for from, more := 0, true; more; from += lockedAtOnce {
+		w.mu.Lock()
+		end := min(from+lockedAtOnce, len(w.sighted))
+		for i := from; i < end; i++ {
+			if to := &w.sighted[i]; to.samples > 0 {
+				guard.Observe(&to.sighting, to.samples)
+				to.samples = 0
+			}
+		}
+		more = end < len(w.sighted)
+		w.mu.Unlock()
+	}
+}
+
+// askGuard tells the guard what happened in the interval, and the batch what the guard
+// decided.
+func (f *flusher) askGuard(start time.Time, b *metric.Batch) {
+	guard := f.a.guard
+	if guard == nil {
+		return
+	}
+	for _, w := range f.a.workers {
+		w.tell(guard)
+	}
+	interval := f.length
+	if wanted, intervals := guard.Wanted(interval); len(wanted) > 0 {
+		f.tellAlive(wanted, intervals)
+	}
+	for _, e := range guard.Tick(start.Add(interval), interval) {
+		e.Host, e.Tags = messageTags(f.a.cfg.Hostname, e.Tags, e.Origin, "", &f.policy.naming)
+		b.Events = append(b.Events, e)
+	}
+	for _, number := range guard.Changed() {
+		if f.refolding == nil {
+			f.refolding = map[uint32]int{}
+		}
+		f.refolding[number] = refoldPasses
+	}
+}
+
+func (f *flusher) tellAlive(wanted map[uint32]bool, intervals uint32) {
+	for fam := range families {
+		contexts, guarded := f.a.contexts.snapshot(fam)
+		for slot, last := range f.seen[fam] {
+			if last == 0 || f.intervals-last >= intervals {
+				continue
+			}
+			i, j := slot/chunkLen, slot%chunkLen
+			if number := guarded[i][j].number; wanted[number] {
+				f.a.guard.Alive(number, contexts[i][j])
+			}
+		}
+	}
+}
+
+// refoldPasses is how often the contexts of a metric are looked through when its folds
+// changed, if nothing is found: a reader that was at work may have made one by the folds
+// there were before.
+const refoldPasses = 2
+
+// refold returns the slots of metrics whose folds changed, nil for none: what leads to
+// them is to be asked anew. Of these, stale are the contexts to be forgotten.
+func (f *flusher) refold() (all *marks, stale []slotID) {
+	if len(f.refolding) == 0 {
+		return nil, nil
+	}
+	all = new(marks)
+	found := map[uint32]bool{}
+	for fam := range families {
+		for _, m := range f.a.contexts.slotsOf(fam, f.refolding) {
+			all.set(m.id)
+			if m.stale || !f.a.guard.Keeps(m.number, m.context) {
+				stale = append(stale, m.id)
+				found[m.number] = true
+			}
+		}
+	}
+	f.a.contexts.setStale(stale)
+	for number, passes := range f.refolding {
+		switch {
+		case found[number]:
+			f.refolding[number] = refoldPasses
+		case passes > 1:
+			f.refolding[number]--
+		default:
+			delete(f.refolding, number)
+			f.a.guard.Settled(number)
+		}
+	}
+	return all, stale
+}
+
+// member is a context of one of some metrics.
+type member struct {
+	id      slotID
+	context *metric.Context
+	number  uint32
+	stale   bool
+}
+
+// slotsOf returns the contexts of some metrics. Readers get their turn between chunks.
+func (c *contexts) slotsOf(f family, numbers map[uint32]int) (all []member) {
+	for i := 0; ; i++ {
+		c.mu.Lock()
+		if i >= len(c.guarded[f].chunks) {
+			c.mu.Unlock()
+			return all
+		}
+		for j := range c.guarded[f].chunks[i] {
+			g, context := &c.guarded[f].chunks[i][j], c.bySlot[f].chunks[i][j]
+			if _, wanted := numbers[g.number]; wanted && context != nil {
+				all = append(all, member{slotID{f, uint32(i*chunkLen + j)}, context, g.number, g.stale})
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *contexts) setStale(ids []slotID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		c.guarded[id.family].at(id.slot).stale = true
+	}
+}
+
+// members yields the contexts of one metric.
+func (c *contexts) members(kind metric.Kind, number uint32, yield func(metric.Member)) {
+	var all []metric.Member
+	f := familyOf(kind)
+	c.mu.Lock()
+	for i, chunk := range c.guarded[f].chunks {
+		if chunk == nil {
+			continue
+		}
+		for j := range chunk {
+			if g, context := &chunk[j], c.bySlot[f].chunks[i][j]; g.number == number && context != nil {
+				all = append(all, metric.Member{Context: context, Age: atomic.LoadUint32(&g.active), Stale: g.stale})
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, m := range all {
+		yield(m)
+	}
+}

@@ -410,3 +410,51 @@ func TestWhatChangesAndWhatDoesNot(t *testing.T) {
 		t.Error("at level error, the log has an account")
 	}
 }
+
+// A limit that a reload lowers folds what is beyond it from then on, and all samples
+// count; raised again, it lets new contexts in.
+func TestLimitsChange(t *testing.T) {
+	intake := testkit.NewIntake(t)
+	file := filepath.Join(t.TempDir(), "weir.yaml")
+	replace(t, file, "{}\n")
+	p := startConfigured(t, build(t), file, toIntake(intake)...)
+	const each = 300
+	sent := 0
+	send := func(name string) {
+		for i := range each {
+			sendLines(t, p.address, fmt.Sprintf("u:1|c|#id:%s%d,env:prod", name, i))
+			sent++
+		}
+		eventually(t, "all samples count", func() bool {
+			sum := 0.0
+			for key, n := range newTotals(intake).counts {
+				if strings.HasPrefix(key, "u ") {
+					sum += n
+				}
+			}
+			return near(sum, float64(sent))
+		})
+	}
+	series := func(prefix string) (n int) {
+		for key := range newTotals(intake).counts {
+			if strings.HasPrefix(key, "u env:prod id:"+prefix) {
+				n++
+			}
+		}
+		return n
+	}
+	send("a")
+	replace(t, file, "cardinality: {max_contexts_per_metric: 100, keep_top: 5}\n")
+	p.logged(t, inForce, 1)
+	send("b")
+	if a, b, other := series("a"), series("b"), series("_other_"); a != each || b > 5 || other != 1 {
+		t.Errorf("%d series of before, %d of after, %d of others; want %d, at most 5, 1", a, b, other, each)
+	}
+	replace(t, file, "cardinality: {max_contexts_per_metric: 10000}\n")
+	p.logged(t, inForce, 2)
+	eventually(t, "the fold is lifted", func() bool {
+		send("c")
+		return series("c") == each
+	})
+	_ = p.stop(t)
+}

@@ -23,8 +23,6 @@ package aggregator
 import (
 	"context"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -42,46 +40,35 @@ type Treat func(*metric.Identity, *metric.Treatment)
 
 // Aggregator owns the workers, the contexts and the flusher.
 type Aggregator struct {
-	cfg           Config
-	started       time.Time // what gauges are ordered by: it does not jump
-	log           *slog.Logger
-	hasher        *hasher
-	contexts      *contexts
-	workers       []*Worker
-	maxIdentities int
-	naming        naming
-	guard         Guard // nil: the limit of the whole agent is all there is
-	saltSenders   bool  // the sender becomes a tag, so it is a part of the identity
-	flusher       *flusher
+	started  time.Time // what gauges are ordered by: it does not jump
+	log      *slog.Logger
+	hasher   *hasher
+	contexts *contexts
+	workers  []*Worker
+	flusher  *flusher
+	examples exampleLimiter
+	guard    Guard   // nil: the limit of the whole agent is all there is
+	dropped  Dropped // nil: nobody knows
 
-	wantExamples bool // of rejected lines, in the log
-	examples     exampleLimiter
+	turn sync.Mutex // held for a flush, and for a change of the configuration; guards cfg
+	cfg  Config
 }
 
 // New returns an idle Aggregator with a worker for each of describe, which is called
 // by that worker's reader; cfg must have passed Validate.
 func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
 	a := &Aggregator{
-		cfg:           cfg,
-		started:       time.Now(),
-		log:           log,
-		hasher:        newHasher(),
-		contexts:      newContexts(cfg.MaxContexts, len(describe)),
-		maxIdentities: maxIdentitiesPerContext * cfg.MaxContexts,
-		wantExamples:  log.Enabled(context.Background(), slog.LevelDebug),
+		cfg:      cfg,
+		started:  time.Now(),
+		log:      log,
+		hasher:   newHasher(),
+		contexts: newContexts(cfg.MaxContexts, len(describe)),
 	}
-	a.naming = naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags}
-	a.saltSenders = slices.Contains(cfg.Origin.AsTags, metric.TagContainerID)
-	if cfg.Namespace != "" {
-		a.naming.namespace = strings.TrimSuffix(cfg.Namespace, ".") + "."
-	}
-	for _, tag := range cfg.Tags {
-		a.naming.tags = append(a.naming.tags, []byte(tag))
-	}
+	p := newPolicy(&cfg)
 	for i, d := range describe {
-		a.workers = append(a.workers, newWorker(a, i, d))
+		a.workers = append(a.workers, newWorker(a, i, d, p))
 	}
-	a.flusher = newFlusher(a)
+	a.flusher = newFlusher(a, p)
 	return a
 }
 
@@ -114,14 +101,14 @@ type Readings func(dst []metric.Reading) []metric.Reading
 //
 // Whoever receives from batches must do so promptly: a flush waits for it.
 func (a *Aggregator) Run(ctx context.Context, own Readings, batches chan<- *metric.Batch) {
-	clock := newClock(a.cfg.FlushInterval, time.Now())
+	clock := newClock(a.flusher.interval, time.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		timer.Reset(time.Until(clock.end()))
 		select {
 		case <-ctx.Done():
-			batches <- a.flusher.flush(clock.start, own)
+			batches <- a.flush(&clock, own)
 			return
 		case <-timer.C:
 		}
@@ -129,10 +116,11 @@ func (a *Aggregator) Run(ctx context.Context, own Readings, batches chan<- *metr
 		if now.Before(clock.end()) && !clock.farBehind(now) {
 			continue // the wall clock was set back a little while the timer ran
 		}
-		batches <- a.flusher.flush(clock.start, own)
+		batches <- a.flush(&clock, own)
 		if skipped := clock.next(now); skipped {
 			a.log.Warn("the clock jumped, or the machine slept", "interval", clock.start)
 		}
+		a.adoptInterval(&clock)
 	}
 }
 
@@ -140,10 +128,18 @@ func (a *Aggregator) Run(ctx context.Context, own Readings, batches chan<- *metr
 // replays, which have a clock of their own. It is no use beside Run.
 func (a *Aggregator) Flush(start time.Time) *metric.Batch { return a.flusher.flush(start, nil) }
 
+// flush ends the open interval.
+func (a *Aggregator) flush(c *clock, own Readings) *metric.Batch {
+	a.turn.Lock()
+	defer a.turn.Unlock()
+	a.flusher.length = c.length()
+	return a.flusher.flush(c.start, own)
+}
+
 // example logs a rejected line, one a second at most, if anybody wants to see
 // it.
 func (a *Aggregator) example(why metric.Reason, line []byte) {
-	if !a.wantExamples {
+	if !a.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
 	swallowed, ok := a.examples.allow(time.Now())

@@ -23,7 +23,12 @@ func aligned(t time.Time, interval time.Duration) time.Time {
 	return time.Unix(unix-unix%seconds, 0).UTC()
 }
 
-func (c *clock) end() time.Time { return c.start.Add(c.interval) }
+// end returns when the open interval ends: where one begins that is aligned. Only the
+// first after a change of their length may be shorter than the others.
+func (c *clock) end() time.Time { return aligned(c.start, c.interval).Add(c.interval) }
+
+// length returns how long the open interval is meant to be.
+func (c *clock) length() time.Duration { return c.end().Sub(c.start) }
 
 // maxSetBack is how far the wall clock may be set back and intervals still wait
 // for it to catch up. Beyond it, they follow the clock.

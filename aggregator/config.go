@@ -21,6 +21,7 @@ type Config struct {
 	Expiry        ExpiryConfig    `yaml:"expiry"`
 	MaxContexts   int             `yaml:"-"` // there may be at once
 	Origin        OriginConfig    `yaml:"origin"`
+	Overload      OverloadConfig  `yaml:"overload"`
 }
 
 // OriginConfig says what is made of what is known of the containers that lines

@@ -230,6 +230,13 @@ func (c *contexts) bury(ids []slotID, gone func(slotID, guarded)) {
 	}
 }
 
+// setLimit changes how many contexts there may be. Those there are stay.
+func (c *contexts) setLimit(limit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = limit
+}
+
 // count returns how many contexts there are, and how many were ever made and
 // forgotten.
 func (c *contexts) count() (live int, created, expired uint64) {

@@ -18,8 +18,11 @@ type flusher struct {
 	expiry    uint32             // intervals of silence after which a context is forgotten
 	zeroFill  uint32             // intervals of silence during which a counter is sent as 0
 	kept      []float64          // by slot: the value of a kept gauge
-	seconds   float64            // of an interval
 
+	interval   time.Duration // of which there are so many; what the configuration says comes into force when one ends
+	length     time.Duration // of the open interval: shorter than others after a change
+	seconds    float64       // length
+	policy     *policy
 	keptExpiry uint32 // as expiry, for kept gauges
 
 	byDefault outcome                      // what is sent of a histogram
@@ -40,19 +43,31 @@ type aggregate struct {
 	value  func(*summary) float64
 }
 
-func newFlusher(a *Aggregator) *flusher {
+func newFlusher(a *Aggregator, p *policy) *flusher {
 	f := &flusher{
-		a:        a,
-		expiry:   intervalsIn(a.cfg.Expiry.Context, a.cfg.FlushInterval),
-		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
-		seconds:  a.cfg.FlushInterval.Seconds(),
-		outcomes: map[*metric.Profile]*outcome{},
-		own:      newOwnSeries(a),
-
-		keptExpiry: intervalsIn(a.cfg.Expiry.KeptGauge, a.cfg.FlushInterval),
+		a: a, interval: a.cfg.FlushInterval, length: a.cfg.FlushInterval,
+		outcomes: map[*metric.Profile]*outcome{}, own: ownSeries{known: map[ownKey]*ownState{}},
 	}
-	f.byDefault = f.newOutcome(&metric.Profile{})
+	f.configure(p)
 	return f
+}
+
+// configure takes over everything the configuration says but the length of intervals.
+func (f *flusher) configure(p *policy) {
+	f.policy = p
+	f.countIntervals()
+	f.own.setTags(p.naming.tags)
+	clear(f.outcomes)
+	f.byDefault = f.newOutcome(&metric.Profile{})
+}
+
+// countIntervals says in intervals what the configuration says in seconds.
+func (f *flusher) countIntervals() {
+	expiry := &f.a.cfg.Expiry
+	f.expiry = intervalsIn(expiry.Context, f.interval)
+	f.zeroFill = intervalsIn(expiry.ZeroFill, f.interval)
+	f.keptExpiry = intervalsIn(expiry.KeptGauge, f.interval)
+	f.own.zeroFill = f.zeroFill
 }
 
 func (f *flusher) aggregateNamed(name string) aggregate {
@@ -79,18 +94,21 @@ func intervalsIn(d, interval time.Duration) uint32 {
 func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	began := time.Now()
 	f.intervals++
-	for _, w := range f.a.workers {
-		w.swap()
+	f.seconds = f.length.Seconds()
+	lost := make([]loss, len(f.a.workers))
+	for i, w := range f.a.workers {
+		lost[i] = w.swap()
 	}
 	b := &metric.Batch{
 		Start:     start,
-		Interval:  f.a.cfg.FlushInterval,
+		Interval:  f.length,
 		AgentHost: f.a.cfg.Hostname,
 		// A batch is about as large as the last one.
 		Series:   make([]metric.Series, 0, f.sizes.series+f.sizes.series/16+64),
 		Sketches: make([]metric.SketchPoint, 0, f.sizes.sketches),
 	}
 	m := merge{flusher: f, batch: b, profiles: f.a.contexts.profileChunks()}
+	m.compensate(lost)
 	mergeFamily(&m, counters, func(c *columns) *column[float64] { return &c.counters }, m.counter)
 	mergeFamily(&m, gauges, func(c *columns) *column[gauge] { return &c.gauges }, m.gauge)
 	mergeFamily(&m, sets, func(c *columns) *column[set] { return &c.sets }, m.set)
@@ -109,6 +127,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	m.stats.FoldedHistograms += f.stats.FoldedHistograms
 	m.stats.EstimatedSets += f.stats.EstimatedSets
 	m.stats.ClippedSamples += f.stats.ClippedSamples
+	m.stats.Compensated += f.stats.Compensated
 	m.stats.FlushTime = time.Since(began)
 	f.stats = m.stats
 	f.mu.Unlock()

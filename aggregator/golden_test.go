@@ -32,10 +32,11 @@ var update = flag.Bool("update", false, "rewrite the expected batches in testdat
 //	rule YAML           the next rule, before anything is sent
 //	send LINE           by reader 0; "send/1 LINE" by reader 1; "send@box LINE" by
 //	                    reader 0 from a container that the socket knows as "box"
+//	reload KEY VALUE    changes one setting while it runs, and takes rules since the start
 //	advance DURATION    lets time pass
 //	stop                ends the agent
 //
-// and each of the last two is followed by the points flushed meanwhile, indented.
+// and each of the last two commands is followed by the points flushed meanwhile, indented.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -125,6 +126,12 @@ func runOne(t *testing.T, script string, out *bytes.Buffer) {
 				sender = "box"
 			}
 			h.send(reader, sender, text)
+		case "reload":
+			configure(t, &cfg, &lines, argument)
+			if err := cfg.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			h.Reconfigure(cfg, treatBy(list))
 		case "advance":
 			d, err := time.ParseDuration(argument)
 			if err != nil {
@@ -170,6 +177,8 @@ func configure(t *testing.T, cfg *aggregator.Config, lines *parser.Config, argum
 		lines.TagStyle = value
 	case "origin.as_tags":
 		cfg.Origin.AsTags = strings.Fields(value)
+	case "hostname":
+		cfg.Hostname = value
 	case "namespace":
 		cfg.Namespace = value
 	case "tags":

@@ -157,12 +157,12 @@ func (f *flusher) askGuard(start time.Time, b *metric.Batch) {
 	for _, w := range f.a.workers {
 		w.tell(guard)
 	}
-	interval := f.a.cfg.FlushInterval
+	interval := f.length
 	if wanted, intervals := guard.Wanted(interval); len(wanted) > 0 {
 		f.tellAlive(wanted, intervals)
 	}
 	for _, e := range guard.Tick(start.Add(interval), interval) {
-		e.Host, e.Tags = messageTags(f.a.cfg.Hostname, e.Tags, e.Origin, "", &f.a.naming)
+		e.Host, e.Tags = messageTags(f.a.cfg.Hostname, e.Tags, e.Origin, "", &f.policy.naming)
 		b.Events = append(b.Events, e)
 	}
 	for _, number := range guard.Changed() {

@@ -16,7 +16,6 @@ var ownPrefixBytes = []byte(ownPrefix)
 // ownSeries turns the agent's measurements of itself into series.
 type ownSeries struct {
 	tags     [][]byte
-	seconds  float64
 	zeroFill uint32           // intervals
 	readings []metric.Reading // scratch
 	known    map[ownKey]*ownState
@@ -25,17 +24,16 @@ type ownSeries struct {
 type ownKey struct{ name, tags string }
 
 type ownState struct {
-	context *metric.Context
-	last    float64 // total at the last flush
-	silent  uint32  // flushes since it last grew, or since the start
+	context *metric.Context // nil: to be made, with the tags there are now
+	last    float64         // total at the last flush
+	silent  uint32          // flushes since it last grew, or since the start
 }
 
-func newOwnSeries(a *Aggregator) ownSeries {
-	return ownSeries{
-		tags:     a.naming.tags,
-		seconds:  a.cfg.FlushInterval.Seconds(),
-		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
-		known:    map[ownKey]*ownState{},
+// setTags changes the configured tags.
+func (o *ownSeries) setTags(tags [][]byte) {
+	o.tags = tags
+	for _, state := range o.known {
+		state.context = nil
 	}
 }
 
@@ -58,13 +56,18 @@ func (o *ownSeries) add(b *metric.Batch, own Readings) {
 			continue
 		}
 		state.last = r.Value
-		b.Series = append(b.Series, metric.Series{Context: state.context, Value: grown / o.seconds, Type: metric.Rate})
+		b.Series = append(b.Series, metric.Series{Context: state.context, Value: grown / b.Interval.Seconds(), Type: metric.Rate})
 	}
 }
 
 func (o *ownSeries) state(r metric.Reading) *ownState {
 	key := ownKey{r.Name, strings.Join(r.Tags, ",")}
-	if s := o.known[key]; s != nil {
+	s := o.known[key]
+	if s == nil {
+		s = &ownState{}
+		o.known[key] = s
+	}
+	if s.context != nil {
 		return s
 	}
 	kind := metric.Counter
@@ -76,7 +79,6 @@ func (o *ownSeries) state(r metric.Reading) *ownState {
 		id.Tags = append(id.Tags, []byte(tag))
 	}
 	var scratch identityScratch
-	s := &ownState{context: metric.NewContext(scratch.contextKey(&id, &naming{tags: o.tags}))}
-	o.known[key] = s
+	s.context = metric.NewContext(scratch.contextKey(&id, &naming{tags: o.tags}))
 	return s
 }

@@ -18,8 +18,8 @@ const (
 )
 
 // pass hands on the values of a sample that has a time of its own, as points with
-// that time. As in the Datadog Agent a counter becomes a rate over the interval,
-// and a sample rate does not count.
+// that time. As in the Datadog Agent a counter becomes a rate over the interval (see
+// takePassed), and a sample rate does not count.
 func (w *Worker) pass(s *metric.Sample) {
 	packed := w.packed(s)
 	c := w.active
@@ -28,14 +28,14 @@ func (w *Worker) pass(s *metric.Sample) {
 		return
 	}
 	w.stats.passed++
-	kind, over := metric.GaugeType, 1.0
+	kind := metric.GaugeType
 	if w.id.Kind == metric.Counter {
-		kind, over = metric.Rate, w.aggregator.cfg.FlushInterval.Seconds()
+		kind = metric.Rate
 	}
 	context := w.passingContext()
 	c.passedBytes += (1 + len(packed)) * int(unsafe.Sizeof(metric.Series{}))
 	point := func(v float64) {
-		c.passed = append(c.passed, metric.Series{Context: context, Value: v / over, Type: kind, Time: w.id.Time})
+		c.passed = append(c.passed, metric.Series{Context: context, Value: v, Type: kind, Time: w.id.Time})
 	}
 	point(s.Value)
 	for _, v := range packed {
@@ -46,7 +46,7 @@ func (w *Worker) pass(s *metric.Sample) {
 // passingContext returns the context of w.id, one for all points of an interval. It
 // is none of those that have values: it takes no slot and counts for no limit.
 func (w *Worker) passingContext() *metric.Context {
-	key := w.scratch.contextKey(&w.id, &w.aggregator.naming)
+	key := w.scratch.contextKey(&w.id, &w.policy.naming)
 	if c := w.passing[string(key)]; c != nil {
 		return c
 	}
@@ -67,7 +67,7 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 			w.stats.refusedEvents++
 			continue
 		}
-		e.Host, e.Tags = messageTags(e.Host, e.Tags, e.Origin, lines.Sender, &w.aggregator.naming)
+		e.Host, e.Tags = messageTags(e.Host, e.Tags, e.Origin, lines.Sender, &w.policy.naming)
 		e.Origin = metric.Origin{}
 		if e.Time == 0 {
 			e.Time = now
@@ -81,7 +81,7 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 			w.stats.refusedChecks++
 			continue
 		}
-		c.Host, c.Tags = messageTags(c.Host, c.Tags, c.Origin, lines.Sender, &w.aggregator.naming)
+		c.Host, c.Tags = messageTags(c.Host, c.Tags, c.Origin, lines.Sender, &w.policy.naming)
 		c.Origin = metric.Origin{}
 		if c.Time == 0 {
 			c.Time = now
@@ -103,6 +103,11 @@ func bytesOf(tags []string) (n int) {
 func (m *merge) takePassed() {
 	for _, w := range m.a.workers {
 		c := w.spare
+		for i := range c.passed {
+			if s := &c.passed[i]; s.Type == metric.Rate {
+				s.Value /= m.seconds
+			}
+		}
 		m.batch.Series = append(m.batch.Series, c.passed...)
 		m.batch.Events = append(m.batch.Events, c.events...)
 		m.batch.Checks = append(m.batch.Checks, c.checks...)

@@ -55,7 +55,7 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 	if folded && remember {
 		remember = w.recurs(hash)
 	}
-	if remember && w.identities.count >= w.aggregator.maxIdentities {
+	if remember && w.identities.count >= w.policy.maxIdentities {
 		remember = false
 		w.stats.unremembered++
 	}
@@ -80,7 +80,7 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 // treatIdentity applies the rules to w.id, which has its origin among its tags then.
 func (w *Worker) treatIdentity() {
 	w.treatment = metric.Treatment{Sample: 1}
-	locate(&w.id, w.lines.Sender, &w.aggregator.naming)
+	locate(&w.id, w.lines.Sender, &w.policy.naming)
 	if w.treat != nil {
 		w.treat(&w.id, &w.treatment)
 	}
@@ -97,7 +97,7 @@ func (w *Worker) resolve(id *metric.Identity) (r ref, why metric.Reason) {
 		return sampledOutRef, metric.Accepted
 	}
 	k, contexts, guard := &w.scratch, w.aggregator.contexts, w.aggregator.guard
-	c := k.candidate(id, &w.aggregator.naming)
+	c := k.candidate(id, &w.policy.naming)
 	c.Budget = w.treatment.Budget
 	var short *shortcut
 	if guard != nil && guard.Meet(c) && !c.Host.Explicit {

@@ -44,6 +44,8 @@ type flushStats struct {
 	EstimatedSets    uint64        // points of sets with more members than are counted exactly
 	ClippedSamples   uint64        // samples that the bins of their sketch had no room for
 	FlushTime        time.Duration // of the last flush
+	Compensated      uint64        // dropped datagrams that others count for
+	Factor           float64       // the largest by which samples of the last flush were scaled; 1: none were
 }
 
 // Stats returns a snapshot. The sums it promises hold for each worker at the
@@ -120,5 +122,7 @@ func (a *Aggregator) Readings(dst []metric.Reading) []metric.Reading {
 	total("histograms.folded", s.FoldedHistograms)
 	total("sets.estimated", s.EstimatedSets)
 	total("sketches.clipped", s.ClippedSamples)
+	total("overload.compensated", s.Compensated)
+	level("overload.factor", max(1, s.Factor))
 	return dst
 }

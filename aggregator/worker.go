@@ -37,20 +37,14 @@ type Worker struct {
 	refs      [window]ref
 	inserted  uint64 // of identities, when the refs were looked up
 
-	mu         sync.Mutex // guards the fields below; taken once for a batch of packets
-	treat      Treat      // nil: no rules
-	random     *rand.Rand // draws samples
-	identities *identities
-	weighted   []weightedRef              // by the index of an opWeighted ref
-	freeWeight []uint32                   // indexes of weighted that are free
-	sighted    []sightedRef               // by the index of an opSighted ref; the first is none
-	freeSight  []uint32                   // indexes of sighted that are free
-	shortcuts  *[shortcuts]shortcut       // by hash; nil: none
-	once       []uint32                   // by hash: the rest of the last hash that was met there
-	passing    map[string]*metric.Context // of points that are passed on in this interval
-	active     *columns                   // filled by the reader
-	spare      *columns                   // read and emptied by the flusher, without mu
-	stats      workerStats
+	mu sync.Mutex // guards the fields below; taken once for a batch of packets
+	view
+	random  *rand.Rand                 // draws samples
+	passing map[string]*metric.Context // of points that are passed on in this interval
+	active  *columns                   // filled by the reader
+	spare   *columns                   // read and emptied by the flusher, without mu
+	stats   workerStats
+	loss    loss // of the open interval
 }
 
 // workerStats counts what became of a worker's lines. All of a batch is counted
@@ -70,15 +64,14 @@ type workerStats struct {
 	unremembered                 uint64 // of these, how many the table had no room for
 }
 
-func newWorker(a *Aggregator, number int, describe Describe) *Worker {
+func newWorker(a *Aggregator, number int, describe Describe, p *policy) *Worker {
 	return &Worker{
 		aggregator: a,
 		number:     number,
 		describe:   describe,
 		passing:    map[string]*metric.Context{},
 		random:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
-		identities: newIdentities(),
-		weighted:   make([]weightedRef, fixedWeighted),
+		view:       newView(p, nil),
 		active:     newColumns(),
 		spare:      newColumns(),
 	}
@@ -92,12 +85,13 @@ func (w *Worker) Add(lines *metric.Lines) {
 	w.lines = lines
 	w.now = int64(time.Since(w.aggregator.started)) + 1
 	w.salt = 0
-	if lines.Sender != "" && w.aggregator.saltSenders {
-		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
+	if lines.Sender != "" && w.policy.saltSenders {
+		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
+	}
+	w.loss.received += lines.Packets
 	w.stats.lines += lines.Count
 	w.stats.samples += uint64(len(lines.Samples)) // less what resolve rejects
 	for why, n := range lines.Rejected {
@@ -193,12 +187,17 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 }
 
 // swap ends the worker's interval: what was filled so far is in spare until the
-// next swap.
-func (w *Worker) swap() {
+// next swap. It returns what the worker's socket lost meanwhile.
+func (w *Worker) swap() loss {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active, w.spare = w.spare, w.active
 	if len(w.passing) > 0 {
 		w.passing = map[string]*metric.Context{}
 	}
+	total := w.loss.total
+	if w.aggregator.dropped != nil {
+		total = w.aggregator.dropped(w.number)
+	}
+	return w.loss.end(total)
 }

@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/weir-agent/weir/metric"
@@ -22,36 +23,40 @@ const (
 	DroppedUnsupported                   // the destination's protocol has no words for it
 	DroppedSpoolFull                     // there was no room for it in memory and the spool
 	DroppedSpoolError                    // the spool failed
+	DroppedRemoved                       // a reload took the destination away
 	dropReasons
 )
 
 // String returns the reason's name.
 func (r DropReason) String() string {
-	return [dropReasons]string{"queue_full", "too_large", "rejected", "too_old", "shutdown", "write_error", "unreachable", "unsupported", "spool_full", "spool_error"}[r]
+	return [dropReasons]string{"queue_full", "too_large", "rejected", "too_old", "shutdown", "write_error", "unreachable", "unsupported", "spool_full", "spool_error", "removed"}[r]
 }
 
 // MarshalText is String, for encoders.
 func (r DropReason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // books are the accounts of one place that points go to: in every snapshot
-// produced + restored = delivered + queued + spooled + dropped.
+// produced + restored = delivered + queued + spooled + handed over + dropped.
 type books struct {
 	status func(*DestinationStats) // fills in what else there is to know; nil: nothing
 
 	mu     sync.Mutex
 	s      DestinationStats
 	closed bool // nothing more is counted: what was queued then is dropped already
+	leaves bool // the agent goes on without the destination
 }
 
 // DestinationStats is a snapshot of one destination's accounts, in points.
 type DestinationStats struct {
 	Name      string
 	Produced  uint64
-	Restored  uint64 // found in the spool at the start
+	Restored  uint64 // found in the spool when it was opened
 	Delivered uint64
 	Queued    uint64 // in memory
 	Spooled   uint64 // on disk, or read from there and not yet delivered
 	Dropped   [dropReasons]uint64
+
+	HandedOver uint64 // on disk, and in the books of another destination since a reload
 
 	Payloads uint64 // delivered
 	Bytes    uint64 // delivered, as compressed
@@ -76,11 +81,11 @@ func (s *DestinationStats) DroppedInAll() (n uint64) {
 
 // String says the books in words:
 //
-//	120 points + 30 of an earlier run = 100 delivered + 5 in memory + 38 on disk + 7 dropped (5 too_old, 2 rejected)
+//	120 points + 30 found on disk = 100 delivered + 5 in memory + 38 on disk + 7 dropped (5 too_old, 2 rejected)
 func (s *DestinationStats) String() string {
 	text := fmt.Appendf(nil, "%d points", s.Produced)
 	if s.Restored > 0 {
-		text = fmt.Appendf(text, " + %d of an earlier run", s.Restored)
+		text = fmt.Appendf(text, " + %d found on disk", s.Restored)
 	}
 	text = fmt.Appendf(text, " = %d delivered", s.Delivered)
 	if s.Queued > 0 {
@@ -88,6 +93,9 @@ func (s *DestinationStats) String() string {
 	}
 	if s.Spooled > 0 {
 		text = fmt.Appendf(text, " + %d on disk", s.Spooled)
+	}
+	if s.HandedOver > 0 {
+		text = fmt.Appendf(text, " + %d handed over", s.HandedOver)
 	}
 	text = fmt.Appendf(text, " + %d dropped", s.DroppedInAll())
 	separator := " ("
@@ -107,7 +115,7 @@ func (s *DestinationStats) String() string {
 // time, room or luck would have been delivered. Those that no destination of that kind
 // would have taken do not count.
 func (s *DestinationStats) LostSince(before *DestinationStats) bool {
-	for _, why := range [...]DropReason{DroppedShutdown, DroppedUnreachable, DroppedQueueFull, DroppedSpoolFull, DroppedSpoolError} {
+	for _, why := range [...]DropReason{DroppedShutdown, DroppedUnreachable, DroppedQueueFull, DroppedSpoolFull, DroppedSpoolError, DroppedRemoved} {
 		if s.Dropped[why] > before.Dropped[why] {
 			return true
 		}
@@ -167,6 +175,19 @@ func (b *books) restored(points uint64) {
 	b.s.Spooled += points
 }
 
+// handedOver says that another destination has found points on disk that were in these
+// books. A nil b has none.
+func (b *books) handedOver(points uint64) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	points = min(points, b.s.Spooled)
+	b.s.Spooled -= points
+	b.s.HandedOver += points
+}
+
 func (b *books) deliveredSpooled(points uint64, bytes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -199,17 +220,57 @@ func (b *books) snapshot() DestinationStats {
 	return s
 }
 
-// Stats returns a snapshot of the accounts of each place that points go to.
+// add adds the accounts of a destination that had the name before. What there is to
+// know besides them is left out.
+func (s *DestinationStats) add(before *DestinationStats) {
+	s.Produced += before.Produced
+	s.Restored += before.Restored
+	s.Delivered += before.Delivered
+	s.Queued += before.Queued
+	s.Spooled += before.Spooled
+	s.HandedOver += before.HandedOver
+	for why, n := range before.Dropped {
+		s.Dropped[why] += n
+	}
+	s.Payloads += before.Payloads
+	s.Bytes += before.Bytes
+	s.Retries += before.Retries
+	s.SpoolBytes += before.SpoolBytes
+	s.SpoolErrors += before.SpoolErrors
+	s.SpoolQuarantined += before.SpoolQuarantined
+}
+
+// Stats returns a snapshot of the accounts of each place that points go to. Those of
+// destinations that a reload removed are part of them: added to those of the one that
+// has the name now, if there is any.
 func (f *Forwarder) Stats() []DestinationStats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var all []DestinationStats
+	place := func(account *books, d destination, gone bool) {
+		s := account.snapshot()
+		if s.Name == "" && d != nil {
+			s.Name = d.name()
+		}
+		if at := slices.IndexFunc(all, func(other DestinationStats) bool { return other.Name == s.Name }); gone && at >= 0 {
+			all[at].add(&s)
+			return
+		}
+		s.Endpoint = s.Endpoint && !gone
+		all = append(all, s)
+	}
 	for _, d := range f.destinations {
 		for _, account := range d.books() {
-			s := account.snapshot()
-			if s.Name == "" {
-				s.Name = d.name()
-			}
-			all = append(all, s)
+			place(account, d, false)
 		}
+	}
+	for _, o := range f.leaving {
+		for _, account := range o.books() {
+			place(account, o, true)
+		}
+	}
+	for _, account := range f.retired {
+		place(account, nil, true)
 	}
 	if f.orphans != nil {
 		all = append(all, f.orphans.account.snapshot())
@@ -247,6 +308,7 @@ func (f *Forwarder) Readings(dst []metric.Reading) []metric.Reading {
 			continue
 		}
 		total("points.restored", s.Restored)
+		total("points.handed_over", s.HandedOver)
 		level("points.spooled", float64(s.Spooled))
 		level("spool.bytes", float64(s.SpoolBytes))
 		total("spool.errors", s.SpoolErrors)
@@ -255,11 +317,22 @@ func (f *Forwarder) Readings(dst []metric.Reading) []metric.Reading {
 	return dst
 }
 
-// abandon drops everything that is still queued because the agent stops.
+// leave says that the agent goes on without the destination.
+func (b *books) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaves = true
+}
+
+// abandon drops everything that is still queued because the destination stops.
 func (b *books) abandon() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.s.Dropped[DroppedShutdown] += b.s.Queued
+	why := DroppedShutdown
+	if b.leaves {
+		why = DroppedRemoved
+	}
+	b.s.Dropped[why] += b.s.Queued
 	b.s.Queued = 0
 	b.closed = true
 }

@@ -9,7 +9,7 @@ func TestBooksInWords(t *testing.T) {
 	}
 	s = DestinationStats{Produced: 120, Restored: 30, Delivered: 100, Queued: 5, Spooled: 38}
 	s.Dropped[DroppedTooOld], s.Dropped[DroppedRejected] = 5, 2
-	want := "120 points + 30 of an earlier run = 100 delivered + 5 in memory + 38 on disk + 7 dropped (2 rejected, 5 too_old)"
+	want := "120 points + 30 found on disk = 100 delivered + 5 in memory + 38 on disk + 7 dropped (2 rejected, 5 too_old)"
 	if got := s.String(); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -22,7 +22,7 @@ func TestLostSince(t *testing.T) {
 	for why := range dropReasons {
 		now := before
 		now.Spooled, now.Dropped[why] = 7, before.Dropped[why]+1
-		want := why == DroppedShutdown || why == DroppedUnreachable || why == DroppedQueueFull || why == DroppedSpoolFull || why == DroppedSpoolError
+		want := why == DroppedShutdown || why == DroppedUnreachable || why == DroppedQueueFull || why == DroppedSpoolFull || why == DroppedSpoolError || why == DroppedRemoved
 		if got := now.LostSince(&before); got != want {
 			t.Errorf("%v: %v, want %v", why, got, want)
 		}

@@ -27,6 +27,7 @@ type datadog struct {
 	log       *slog.Logger
 }
 
+// openDatadog acquires everything but the spools, for which it has the names.
 func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Duration, spools *spools, log *slog.Logger) (_ *datadog, err error) {
 	packer, err := newPacker(cfg.Compression, log.With("forwarder", name))
 	if err != nil {
@@ -65,7 +66,7 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 		e.target = withoutSecrets(in.base)
 		e.hasten = shutdown / 4 * 3
 		e.after = spools.cfg.After
-		e.spool = spools.open(in.base, account)
+		e.folder = spools.assign(in.base)
 		account.status = e.status
 		d.endpoints, d.intakes = append(d.endpoints, e), append(d.intakes, in)
 	}

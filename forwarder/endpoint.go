@@ -44,17 +44,18 @@ type endpoint struct {
 	log     *slog.Logger
 	post    func(context.Context, *payload) error // an answer other than success is a *refusedError; if it has taken a part, a *partError
 	tidy    time.Duration                         // how often what is too old is looked for
-	spool   *spool                                // nil: there is none
-	hasten  time.Duration                         // after the end of input: when what is left goes to the spool
 	after   time.Duration                         // a payload has waited in memory for requests to do well: it goes to the spool
+	folder  string                                // of the spool, by name; "": none
+	spool   *spool                                // nil: there is none; does not change once run began
 
 	senders  int   // requests at once
 	maxBytes int64 // of payloads in memory
 
 	ended chan struct{} // closed by finish
 
-	mu       sync.Mutex // guards the fields below
-	wake     *sync.Cond // one of them changed
+	mu       sync.Mutex    // guards the fields below, and spool until run begins
+	hasten   time.Duration // after the end of input: when what is left goes to the spool
+	wake     *sync.Cond    // one of them changed
 	whole    circuit
 	lanes    [len(routes)]lane
 	serial   uint64
@@ -163,16 +164,6 @@ func (e *endpoint) quick() {
 	}
 }
 
-// closeSpool gives the spool free, if there is one.
-func (e *endpoint) closeSpool() {
-	if e.spool == nil {
-		return
-	}
-	if err := e.spool.close(); err != nil {
-		e.log.Error("closing the spool failed", "error", err)
-	}
-}
-
 // run delivers until finish was called and nothing is left, or ctx is done.
 func (e *endpoint) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { e.change(func() { e.closed = true }) })
@@ -232,7 +223,9 @@ func (e *endpoint) keepHouse(ctx context.Context, giveUp context.CancelFunc) {
 		case <-ended:
 			ended = nil
 			if e.spool != nil {
+				e.mu.Lock()
 				late.Reset(e.hasten)
+				e.mu.Unlock()
 			}
 		case <-late.C:
 			e.mu.Lock()
@@ -673,8 +666,9 @@ func (e *endpoint) giveUp(w *waiting, why DropReason, err error) {
 func (e *endpoint) status(s *DestinationStats) {
 	e.mu.Lock()
 	s.Healthy = !e.whole.open && !slices.ContainsFunc(e.lanes[:], func(l lane) bool { return l.circuit.open })
+	spool := e.spool
 	e.mu.Unlock()
-	if e.spool != nil {
-		e.spool.status(s)
+	if spool != nil {
+		spool.status(s)
 	}
 }

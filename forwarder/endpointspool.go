@@ -8,6 +8,45 @@ import (
 	"github.com/weir-agent/weir/metric"
 )
 
+// endpointsOf returns the endpoints of a destination.
+func endpointsOf(d destination) []*endpoint {
+	switch d := d.(type) {
+	case *datadog:
+		return d.endpoints
+	case *relay:
+		return []*endpoint{d.endpoint}
+	}
+	return nil
+}
+
+// openSpools opens the spools of a destination's endpoints, and returns what went wrong:
+// those endpoints have none.
+func openSpools(d destination, s *spools) error {
+	var faults []error
+	for _, e := range endpointsOf(d) {
+		if e.folder == "" {
+			continue
+		}
+		opened, err := s.openFolder(e.folder, e.account)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		e.change(func() { e.spool = opened })
+	}
+	return errors.Join(faults...)
+}
+
+// closeSpool gives the spool free, if there is one.
+func (e *endpoint) closeSpool() {
+	if e.spool == nil {
+		return
+	}
+	if err := e.spool.close(); err != nil {
+		e.log.Error("closing the spool failed", "error", err)
+	}
+}
+
 // readSpool brings the oldest payload of the spool into memory; mu must be held, and
 // is given up meanwhile.
 func (e *endpoint) readSpool(now time.Time) {

@@ -95,9 +95,9 @@ func runForTest(t *testing.T, cfg Config) (f *Forwarder, queue chan<- *metric.Ba
 func checkBooks(t *testing.T, f *Forwarder) {
 	t.Helper()
 	for _, s := range f.Stats() {
-		if s.Produced+s.Restored != s.Delivered+s.Queued+s.Spooled+s.DroppedInAll() {
-			t.Errorf("%s: produced %d + restored %d != delivered %d + queued %d + spooled %d + dropped %v",
-				s.Name, s.Produced, s.Restored, s.Delivered, s.Queued, s.Spooled, s.Dropped)
+		if s.Produced+s.Restored != s.Delivered+s.Queued+s.Spooled+s.HandedOver+s.DroppedInAll() {
+			t.Errorf("%s: produced %d + restored %d != delivered %d + queued %d + spooled %d + handed over %d + dropped %v",
+				s.Name, s.Produced, s.Restored, s.Delivered, s.Queued, s.Spooled, s.HandedOver, s.Dropped)
 		}
 	}
 }

@@ -14,8 +14,9 @@ import (
 type logs struct {
 	label   string
 	account books
+	output  string // stdout, stderr or the path of a file
 	out     io.Writer
-	file    io.Closer // nil for a standard stream
+	file    *rotatedFile // nil for a standard stream
 	format  lineFormat
 	torn    bool // the last write ended within a line
 	log     *slog.Logger
@@ -29,7 +30,7 @@ const (
 )
 
 func openLogs(cfg DestinationConfig, name string, log *slog.Logger) (destination, error) {
-	l := &logs{label: name, log: log, format: jsonLines{}}
+	l := &logs{label: name, output: cfg.Output, log: log, format: jsonLines{}}
 	if cfg.Format == FormatText {
 		l.format = textLines{}
 	}
@@ -46,6 +47,23 @@ func openLogs(cfg DestinationConfig, name string, log *slog.Logger) (destination
 		l.out, l.file = file, file
 	}
 	return l, nil
+}
+
+// close gives back what a destination that never ran has acquired.
+func (l *logs) close() {
+	if l.file != nil {
+		_ = l.file.Close() // nothing was written
+	}
+}
+
+// reopen opens the output once more, since another destination may have renamed it.
+func (l *logs) reopen() {
+	if l.file == nil {
+		return
+	}
+	if err := l.file.reopen(); err != nil {
+		l.log.Error("opening the output once more; lines go to the file that it was", "forwarder", l.label, "error", err)
+	}
 }
 
 func (l *logs) name() string    { return l.label }

@@ -94,7 +94,8 @@ func (r *relay) spoolTo(spools *spools) {
 	e := r.endpoint
 	e.account.s.Spools = true
 	e.target = r.address[:min(len(r.address), maxRecordText)]
-	e.spool = spools.open(r.address, e.account)
+	e.after = spools.cfg.After
+	e.folder = spools.assign(r.address)
 }
 
 // packetBytes is how large packets may be.

@@ -34,17 +34,37 @@ func openRotated(cfg *DestinationConfig, log *slog.Logger) (*rotatedFile, error)
 	if err := f.open(); err != nil {
 		return nil, err
 	}
-	info, err := f.file.Stat()
+	info, err := f.measure()
 	if err == nil && !info.Mode().IsRegular() && (f.maxBytes > 0 || f.maxAge > 0) {
 		err = errors.New("only a regular file can be rotated; remove max_bytes and max_age")
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.file.Close())
 	}
+	return f, nil
+}
+
+// measure takes note of what is in the file already.
+func (f *rotatedFile) measure() (os.FileInfo, error) {
+	info, err := f.file.Stat()
+	if err != nil {
+		return nil, err
+	}
 	if f.size = info.Size(); f.size > 0 {
 		f.since = info.ModTime()
 	}
-	return f, nil
+	return info, nil
+}
+
+// reopen opens the file anew, nothing having been written to it. If it cannot, it stays
+// as it is.
+func (f *rotatedFile) reopen() error {
+	old := f.file
+	if err := f.open(); err != nil {
+		return err
+	}
+	_, err := f.measure()
+	return errors.Join(err, old.Close())
 }
 
 func (f *rotatedFile) open() error {

@@ -103,6 +103,17 @@ func (e *gnetEngine) drops() (total uint64, known bool) {
 	return total, haveRecvmmsg
 }
 
+func (e *gnetEngine) dropsOf(reader int) (n uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, loop := range e.loops {
+		if loop.number == reader {
+			n, _ = loop.sweeper.socket.drops()
+		}
+	}
+	return n
+}
+
 func (e *gnetEngine) run(stop <-chan struct{}, handle Handler) error {
 	e.handle = handle
 	ended := make(chan error, 1)

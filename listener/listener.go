@@ -66,6 +66,9 @@ type engine interface {
 	// drops returns how many datagrams the kernel has dropped since the sockets
 	// were opened, and whether it says.
 	drops() (uint64, bool)
+	// dropsOf returns how many of them were at the socket of one reader; 0 if the kernel
+	// does not say.
+	dropsOf(reader int) uint64
 	// processors returns how many processors of the Go scheduler its readers keep
 	// to themselves.
 	processors() int

@@ -382,8 +382,8 @@ func TestKernelDropsAreCounted(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if s := l.Stats(); !s.DropsKnown || s.Datagrams+s.KernelDrops != sent {
-			t.Errorf("after the end: %+v, sent %d", s, sent)
+		if s := l.Stats(); !s.DropsKnown || s.Datagrams+s.KernelDrops != sent || l.Dropped(0) != s.KernelDrops {
+			t.Errorf("after the end: %+v, sent %d, the reader's socket dropped %d", s, sent, l.Dropped(0))
 		}
 	})
 }

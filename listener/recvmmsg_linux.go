@@ -152,6 +152,11 @@ func (e *recvmmsgEngine) drops() (total uint64, known bool) {
 	return total, known
 }
 
+func (e *recvmmsgEngine) dropsOf(reader int) uint64 {
+	n, _ := e.sockets[reader].drops()
+	return n
+}
+
 // shortWait is how long a reader waits for a datagram before it gives its
 // processor back to the Go scheduler. It covers the gaps in a trickle, for which
 // going through the scheduler costs more than the datagrams (see sweep).

@@ -78,6 +78,17 @@ func (l *Listener) stats(network string) Stats {
 	return s
 }
 
+// Dropped returns how many datagrams the kernel had no room for at the socket of a
+// reader; 0 if it does not say.
+func (l *Listener) Dropped(reader int) uint64 {
+	for i := range l.sockets {
+		if s := &l.sockets[i]; reader < s.first+s.count {
+			return s.engine.dropsOf(reader - s.first)
+		}
+	}
+	return 0
+}
+
 // listens reports whether there is a socket of a network.
 func (l *Listener) listens(network string) bool {
 	for i := range l.sockets {

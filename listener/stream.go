@@ -156,6 +156,7 @@ func (e *streamEngine) name() string          { return EngineGnet }
 func (e *streamEngine) address() string       { return e.where }
 func (e *streamEngine) granted() int          { return 0 }
 func (e *streamEngine) drops() (uint64, bool) { return 0, true } // clients wait
+func (e *streamEngine) dropsOf(int) uint64    { return 0 }
 func (e *streamEngine) processors() int       { return 0 }
 
 func (e *streamEngine) close() error {

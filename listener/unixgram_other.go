@@ -39,6 +39,7 @@ func openUnixDatagram(cfg Config, p planned, stats []readerStats) (engine, error
 func (e *unixDatagramEngine) name() string          { return "net" }
 func (e *unixDatagramEngine) address() string       { return e.path }
 func (e *unixDatagramEngine) granted() int          { return 0 }
+func (e *unixDatagramEngine) dropsOf(int) uint64    { return 0 }
 func (e *unixDatagramEngine) drops() (uint64, bool) { return 0, true } // clients wait
 func (e *unixDatagramEngine) processors() int       { return 0 }
 

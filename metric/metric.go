@@ -78,6 +78,7 @@ type Lines struct {
 	Values   []float64 // packed values of Samples
 	Events   []Event
 	Checks   []ServiceCheck
+	Packets  uint64          // that they came in
 	Count    uint64          // lines seen, the rejected ones included
 	Rejected [Reasons]uint64 // by reason
 

@@ -66,7 +66,7 @@ func TestFirstSteps(t *testing.T) {
 
 // SIGTERM and SIGINT flush the open interval, however long it still is.
 func TestTheOpenIntervalIsFlushedAtTheEnd(t *testing.T) {
-	for name, signal := range map[string]syscall.Signal{"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "SIGHUP": syscall.SIGHUP} {
+	for name, signal := range map[string]syscall.Signal{"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT} {
 		t.Run(name, func(t *testing.T) {
 			intake := testkit.NewIntake(t)
 			p := start(t, build(t), append(toIntake(intake), "WEIR_FLUSH_INTERVAL=10m", "WEIR_EXPIRY_CONTEXT=1h")...)

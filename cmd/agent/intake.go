@@ -28,6 +28,7 @@ func (in *intake) packet(packet []byte, cut bool, sender string) {
 		in.end()
 		in.lines.Sender = sender
 	}
+	in.lines.Packets++
 	in.parser.Packet(packet, cut, &in.lines)
 	if l := &in.lines; len(l.Samples)+len(l.Events)+len(l.Checks) >= samplesAtOnce || len(l.Text) > textAtOnce {
 		in.end()

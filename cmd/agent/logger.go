@@ -68,16 +68,18 @@ func (w *asyncWriter) close() {
 }
 
 // newLogger writes to standard error: standard output belongs to the logs
-// forwarder. The returned function writes what still waits.
-func newLogger(cfg config.LogConfig) (log *slog.Logger, flush func()) {
-	level, err := cfg.SlogLevel()
+// forwarder. The level may be changed; flush writes what still waits.
+func newLogger(cfg config.LogConfig) (log *slog.Logger, level *slog.LevelVar, flush func()) {
+	configured, err := cfg.SlogLevel()
 	if err != nil {
 		panic("BUG: Load let a log level pass: " + err.Error())
 	}
+	level = new(slog.LevelVar)
+	level.Set(configured)
 	out := newAsyncWriter(os.Stderr)
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(out, options)), out.close
+		return slog.New(slog.NewJSONHandler(out, options)), level, out.close
 	}
-	return slog.New(slog.NewTextHandler(out, options)), out.close
+	return slog.New(slog.NewTextHandler(out, options)), level, out.close
 }

@@ -24,16 +24,22 @@ import (
 
 // run is the agent from its start to its end.
 func run(configFile string) error {
+	var watcher *config.Watcher
+	if configFile != "" {
+		watcher = config.NewWatcher(configFile)
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
 	cfg, warnings, err := load(configFile)
 	if err != nil {
 		return err
 	}
-	log, flush := newLogger(cfg.Log)
+	log, level, flush := newLogger(cfg.Log)
 	defer flush()
 	for _, warning := range warnings {
 		log.Warn(warning)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// A standard output that was closed is an error of the logs forwarder, and no
 	// reason to die.
@@ -43,7 +49,8 @@ func run(configFile string) error {
 		return err
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	return a.run(ctx)
+	reloader := &reloader{file: configFile, watcher: watcher, agent: a, level: level, log: log, running: cfg}
+	return a.run(ctx, func(ctx context.Context) { reloader.run(ctx, hangups) })
 }
 
 // agent is the rooms, wired.
@@ -53,6 +60,7 @@ type agent struct {
 	aggregator *aggregator.Aggregator
 	guard      *cardinality.Guard
 	forwarder  *forwarder.Forwarder
+	reloads    *config.Reloads
 	log        *slog.Logger
 }
 
@@ -80,12 +88,15 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 		parsers[i] = parser.New(parser.Config{Dialect: info.Dialect, TagStyle: info.TagStyle}.Or(cfg.Parser))
 		describe[i] = parsers[i].Describe
 	}
+	a := newAggregator(cfg, describe, guard, log)
+	a.SetDropped(l.Dropped)
 	return &agent{
 		listener:   l,
 		parsers:    parsers,
-		aggregator: newAggregator(cfg, describe, guard, log),
+		aggregator: a,
 		guard:      guard,
 		forwarder:  f,
+		reloads:    config.NewReloads(),
 		log:        log,
 	}, nil
 }
@@ -100,17 +111,25 @@ func guardFile(cfg config.Config) (string, error) {
 func newAggregator(cfg config.Config, describe []aggregator.Describe, guard aggregator.Guard, log *slog.Logger) *aggregator.Aggregator {
 	a := aggregator.New(cfg.Aggregator, describe, log)
 	a.SetGuard(guard)
-	if len(cfg.Rules.Rules) > 0 {
-		r := rules.New(cfg.Rules)
-		a.SetRules(func() aggregator.Treat { return r.NewSession().Apply })
+	if treat := treatBy(cfg.Rules); treat != nil {
+		a.SetRules(treat)
 	}
 	return a
 }
 
+// treatBy returns what makes a worker's Treat; nil if there are no rules.
+func treatBy(cfg rules.Config) func() aggregator.Treat {
+	if len(cfg.Rules) == 0 {
+		return nil
+	}
+	r := rules.New(cfg)
+	return func() aggregator.Treat { return r.NewSession().Apply }
+}
+
 // run blocks until ctx is done and everything is delivered or given up. A stage
 // ends when its input ends: the sockets first, then the open interval is flushed,
-// then the forwarders deliver what they hold.
-func (a *agent) run(ctx context.Context) error {
+// then the forwarders deliver what they hold. While the sockets are open, meanwhile runs.
+func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error {
 	// The readers keep a processor each while they pause (see listener). From here
 	// on Go no longer follows changes of the container's CPU limit by itself.
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + a.listener.Processors())
@@ -126,8 +145,12 @@ func (a *agent) run(ctx context.Context) error {
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
 	stages.Go(func() { a.guard.Run(noMoreSamples) })
+	listening, listened := context.WithCancel(ctx)
+	defer listened()
+	stages.Go(func() { meanwhile(listening) })
 
 	err := a.listener.Run(ctx, a.intakes())
+	listened()
 	a.log.Info("stopping: the open interval is flushed and delivered; a second signal ends this at once")
 	before := a.forwarder.Stats()
 	endSamples()
@@ -160,7 +183,8 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = a.listener.Readings(dst)
 	dst = a.aggregator.Readings(dst)
 	dst = a.guard.Readings(dst)
-	return a.forwarder.Readings(dst)
+	dst = a.forwarder.Readings(dst)
+	return a.reloads.Readings(dst)
 }
 
 // reportEveryMinute logs what happened, in one line.
@@ -184,7 +208,11 @@ func (a *agent) reportEveryMinute(ctx context.Context) {
 // after it was told to stop, when the books were those given.
 func (a *agent) finalAccount(before []forwarder.DestinationStats) (lost bool) {
 	a.log.Info("the final account", a.account().attributes()...)
-	for i, s := range a.forwarder.Stats() {
+	was := map[string]*forwarder.DestinationStats{}
+	for i := range before {
+		was[before[i].Name] = &before[i]
+	}
+	for _, s := range a.forwarder.Stats() {
 		attributes := []any{"forwarder", s.Name, "books", s.String(), "points", s.Produced, "delivered", s.Delivered}
 		if s.Restored > 0 {
 			attributes = append(attributes, "restored", s.Restored)
@@ -198,7 +226,11 @@ func (a *agent) finalAccount(before []forwarder.DestinationStats) (lost bool) {
 			}
 		}
 		a.log.Info("the final account of a forwarder", attributes...)
-		lost = lost || s.LostSince(&before[i])
+		earlier := was[s.Name]
+		if earlier == nil { // a reload was under way
+			earlier = &forwarder.DestinationStats{}
+		}
+		lost = lost || s.LostSince(earlier)
 	}
 	return lost
 }

@@ -96,7 +96,7 @@ func BenchmarkPackSketches(b *testing.B) {
 
 // A packer that has packed before allocates for its payloads, and nothing for a point.
 func TestPackDoesNotAllocate(t *testing.T) {
-	for name, batch := range map[string]*metric.Batch{"series": fleet(30_000), "sketches": latencies(3000)} {
+	for name, batch := range map[string]*metric.Batch{"series": fleet(11_000), "sketches": latencies(1000)} {
 		for _, compression := range compressions {
 			for _, asJSON := range []bool{false, true} {
 				p, err := newPacker(compression, discard())
@@ -127,7 +127,7 @@ func TestPackHoldsOnePayload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := fleet(200_000)
+	batch := fleet(100_000)
 	held := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats

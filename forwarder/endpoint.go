@@ -200,10 +200,6 @@ func (e *endpoint) run(ctx context.Context) {
 	endWatch()
 	watch.Wait()
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.spool == nil {
-		return
-	}
 	for i := range e.lanes {
 		for _, w := range e.lanes[i].queue {
 			if w.record != nil {
@@ -211,6 +207,7 @@ func (e *endpoint) run(ctx context.Context) {
 			}
 		}
 	}
+	e.mu.Unlock()
 	e.closeSpool()
 }
 

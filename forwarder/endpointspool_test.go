@@ -23,6 +23,18 @@ func tryWithSpool(t *testing.T, answer func(*payload) error, records ...*record)
 	return try(t, s, account, answer)
 }
 
+// failing returns an answer that is an error for as long as fails.
+func failing(err error) (fails *atomic.Bool, answer func(*payload) error) {
+	fails = &atomic.Bool{}
+	fails.Store(true)
+	return fails, func(*payload) error {
+		if fails.Load() {
+			return err
+		}
+		return nil
+	}
+}
+
 // Payloads on disk of a route that nobody answers do not hold up those of the others
 // that lie behind them, nor does one that always fails.
 func TestADeadRouteDoesNotHoldUpTheSpool(t *testing.T) {
@@ -169,14 +181,8 @@ func TestNobodyWaitsForTheDisk(t *testing.T) {
 // still in memory for the probe.
 func TestWhatWaitsGoesToDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var dead atomic.Bool
-		dead.Store(true)
-		r := tryWithSpool(t, func(*payload) error {
-			if dead.Load() {
-				return errors.New("connection refused")
-			}
-			return nil
-		})
+		fails, answer := failing(errors.New("connection refused"))
+		r := tryWithSpool(t, answer)
 		r.give(1, time.Now(), 100)
 		time.Sleep(r.after - time.Second)
 		r.give(2, time.Now(), 100)
@@ -189,7 +195,7 @@ func TestWhatWaitsGoesToDisk(t *testing.T) {
 		if s := r.check(t); s.Spooled != 1 || s.Queued != 2 {
 			t.Errorf("after: %+v", s)
 		}
-		dead.Store(false)
+		fails.Store(false)
 		time.Sleep(2 * maxPause)
 		if s := r.check(t); s.Delivered != 3 {
 			t.Errorf("at the end: %+v", s)
@@ -202,14 +208,8 @@ func TestWhatWaitsGoesToDisk(t *testing.T) {
 // by their age only.
 func TestARefusedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var refused atomic.Bool
-		refused.Store(true)
-		r := tryWithSpool(t, func(*payload) error {
-			if refused.Load() {
-				return answered(403)
-			}
-			return nil
-		})
+		fails, answer := failing(answered(403))
+		r := tryWithSpool(t, answer)
 		const hours = 2
 		for range hours * 120 {
 			r.give(1, time.Now(), 100)
@@ -222,7 +222,7 @@ func TestARefusedKey(t *testing.T) {
 		if all, _ := r.intake.seen(); len(all) > hours*60+1 {
 			t.Errorf("%d requests in %d hours", len(all), hours)
 		}
-		refused.Store(false)
+		fails.Store(false)
 		time.Sleep(blockedPause + time.Minute)
 		if got := r.check(t); got.Queued+got.Spooled != 0 || got.Delivered < 115 {
 			t.Errorf("with the key right again: %+v", got)
@@ -235,19 +235,13 @@ func TestARefusedKey(t *testing.T) {
 // memory and from disk.
 func TestPointsFromTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var dead atomic.Bool
-		dead.Store(true)
-		r := tryWithSpool(t, func(*payload) error {
-			if dead.Load() {
-				return errors.New("connection refused")
-			}
-			return nil
-		})
+		fails, answer := failing(errors.New("connection refused"))
+		r := tryWithSpool(t, answer)
 		r.give(1, time.Now().Add(3*time.Hour), 100)
 		time.Sleep(time.Minute)
 		r.give(2, time.Now().Add(2*time.Hour), 100)
 		r.give(4, time.Now(), 100)
-		dead.Store(false)
+		fails.Store(false)
 		time.Sleep(time.Minute)
 		if s := r.check(t); s.Delivered != 7 {
 			t.Errorf("stats = %+v", s)

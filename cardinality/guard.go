@@ -32,8 +32,9 @@ const (
 	shardBits = 6
 
 	// maxTracked is how many metrics are told apart. Of further ones only the limit of
-	// the whole agent is kept.
-	maxTracked = 1 << 18
+	// the whole agent is kept. Their names may be long, but not all of them.
+	maxTracked      = 1 << 18
+	maxTrackedBytes = 64 << 20
 	// maxSketchBytes bounds all sketches. A metric that gets none is folded all the same,
 	// and its fold is lifted after a window, to be tried anew.
 	maxSketchBytes = 48 << 20
@@ -50,6 +51,7 @@ type Guard struct {
 	shards  [shards]shard
 	live    atomic.Int64 // contexts, those about to be forgotten included
 	tracked atomic.Int64 // metrics
+	names   atomic.Int64 // bytes of their names
 	memory  atomic.Int64 // of sketches
 	level   atomic.Int64 // what the limit of the whole agent leaves to a metric
 	version atomic.Uint64
@@ -95,6 +97,9 @@ type tracked struct {
 	budget *metric.Budget
 	watch  *watch  // near its limit; nil: not
 	folded *folded // nil: no fold
+
+	refusing bool // until the next part of the window
+	observed bool // that fold would decide something, in this part of the window
 }
 
 // watch is what is kept of a metric near its limit.
@@ -105,8 +110,6 @@ type watch struct {
 	known    int  // the estimate of contexts when it was last made
 	since    int  // admitted since then
 	next     int  // admitted until it is to be made again
-	refusing bool // until the next part of the window
-	observed bool // that keys were looked for that fold would fold, in this part of the window
 	told     bool // that it is refused; until the demand is below half of the limit
 	fed      bool // with the contexts there were before
 }
@@ -139,7 +142,7 @@ func New(cfg Config, log *slog.Logger) *Guard {
 // SetConfig changes the limits; cfg must have passed Validate. At the next Tick folds
 // begin and end that the new ones ask for.
 func (g *Guard) SetConfig(cfg Config) {
-	s := &settings{Config: cfg, protected: map[string]bool{}}
+	s := &settings{Config: cfg, protected: map[string]bool{resourceKey: true}}
 	for _, key := range cfg.Protect {
 		s.protected[key] = true
 	}
@@ -182,7 +185,7 @@ func (g *Guard) lock(number uint32) (*shard, *tracked) {
 
 // track begins to tell a metric apart; nil if there are too many.
 func (g *Guard) track(s *shard, hash uint64, kind metric.Kind, name string) *tracked {
-	if _, taken := s.byHash[hash]; taken || g.tracked.Load() >= maxTracked {
+	if _, taken := s.byHash[hash]; taken || g.tracked.Load() >= maxTracked || g.names.Load()+int64(len(name)) > maxTrackedBytes {
 		g.counts.untracked.Add(1)
 		return nil
 	}
@@ -197,6 +200,7 @@ func (g *Guard) track(s *shard, hash uint64, kind metric.Kind, name string) *tra
 	m.number = (i+1)<<shardBits | uint32(hash%shards)
 	s.byHash[hash] = i
 	g.tracked.Add(1)
+	g.names.Add(int64(len(name)))
 	return m
 }
 
@@ -307,10 +311,10 @@ func (g *Guard) isFull(m *tracked, limit int) bool {
 	w := m.watch
 	live := int(m.live) - int(m.stale)
 	switch {
+	case m.refusing:
+		return true
 	case live >= limit || w == nil:
 		return m.count() >= limit
-	case w.refusing:
-		return true
 	case live < limit/fewContexts:
 		return false
 	}
@@ -424,7 +428,7 @@ func (g *Guard) watchValue(w *watch, tag []byte, hash uint64, hint int) int {
 			return at + 1
 		}
 	}
-	if len(w.keys) < maxWatchedKeys && g.take(windowBytes(valuePrecision)) {
+	if len(w.keys) < maxWatchedKeys && len(key) <= maxKeyBytes && g.take(windowBytes(valuePrecision)) {
 		w.keys = append(w.keys, keyWatch{string(key), newWindow(valuePrecision)})
 		w.keys[len(w.keys)-1].values.insert(hash)
 	}

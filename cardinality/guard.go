@@ -20,6 +20,8 @@ package cardinality
 import (
 	"log/slog"
 	"math"
+	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,11 +86,13 @@ type shard struct {
 	scratch choice
 }
 
-// tracked is what is known of a metric.
+// tracked is what is known of a metric, or of those of its contexts that meet a rule
+// for some tags.
 type tracked struct {
 	kind   metric.Kind
 	name   string
-	hash   uint64             // of both
+	rule   string             // what it asks of tags; "": nothing
+	hash   uint64             // of all three
 	number uint32             // 0 is that of metrics that are not told apart
 	live   int32              // contexts, those to be forgotten left out
 	stale  int32              // of live, how many a fold will make be forgotten
@@ -100,6 +104,8 @@ type tracked struct {
 
 	refusing bool // until the next part of the window
 	observed bool // that fold would decide something, in this part of the window
+
+	rebudgeted bool // the budget is another one since the last Tick
 }
 
 // watch is what is kept of a metric near its limit.
@@ -140,8 +146,11 @@ func New(cfg Config, log *slog.Logger) *Guard {
 }
 
 // SetConfig changes the limits; cfg must have passed Validate. At the next Tick folds
-// begin and end that the new ones ask for.
+// begin and end that the new ones ask for. If nothing is new, nothing happens.
 func (g *Guard) SetConfig(cfg Config) {
+	if before := g.cfg.Load(); before != nil && reflect.DeepEqual(before.Config, cfg) {
+		return
+	}
 	s := &settings{Config: cfg, protected: map[string]bool{resourceKey: true}}
 	for _, key := range cfg.Protect {
 		s.protected[key] = true
@@ -159,18 +168,42 @@ func (g *Guard) SetMembers(members func(metric.Kind, uint32, func(metric.Member)
 	g.members = members
 }
 
-// shardOf returns where a metric is, and its hash.
-func (g *Guard) shardOf(kind metric.Kind, name []byte) (*shard, uint64) {
-	hash := g.hash.bytes(name) + uint64(kind)
+// shardOf returns where the metric of a candidate is, and its hash.
+func (g *Guard) shardOf(c *metric.Candidate) (*shard, uint64) {
+	hash := g.hash.bytes(c.Name) + uint64(c.Kind)
+	if rule := partOf(c); rule != "" {
+		hash += g.hash.bytes(bytesOf(rule))
+	}
 	return &g.shards[hash%shards], hash
 }
 
-// find returns a metric, nil if it is not known. The lock is held.
-func (s *shard) find(hash uint64, kind metric.Kind, name []byte) *tracked {
-	if i, known := s.byHash[hash]; known && s.metrics[i].kind == kind && s.metrics[i].name == string(name) {
-		return s.metrics[i]
+func partOf(c *metric.Candidate) string {
+	if c.Budget == nil {
+		return ""
+	}
+	return c.Budget.Part
+}
+
+// find returns the metric of a candidate, nil if it is not known. The lock is held.
+func (s *shard) find(hash uint64, c *metric.Candidate) *tracked {
+	i, known := s.byHash[hash]
+	if !known {
+		return nil
+	}
+	if m := s.metrics[i]; m.kind == c.Kind && m.name == string(c.Name) && m.rule == partOf(c) {
+		return m
 	}
 	return nil
+}
+
+// setBudget notes what rules say of a metric.
+func (m *tracked) setBudget(b *metric.Budget) {
+	if m.budget != b {
+		m.budget, m.rebudgeted = b, true
+		if m.watch != nil {
+			m.watch.next = 0 // how much room there is is another question now
+		}
+	}
 }
 
 // at returns the metric of a number, nil if it is untracked; the lock is held.
@@ -184,12 +217,12 @@ func (g *Guard) lock(number uint32) (*shard, *tracked) {
 }
 
 // track begins to tell a metric apart; nil if there are too many.
-func (g *Guard) track(s *shard, hash uint64, kind metric.Kind, name string) *tracked {
-	if _, taken := s.byHash[hash]; taken || g.tracked.Load() >= maxTracked || g.names.Load()+int64(len(name)) > maxTrackedBytes {
+func (g *Guard) track(s *shard, hash uint64, c *metric.Candidate) *tracked {
+	if _, taken := s.byHash[hash]; taken || g.tracked.Load() >= maxTracked || g.names.Load()+int64(len(c.Name)) > maxTrackedBytes {
 		g.counts.untracked.Add(1)
 		return nil
 	}
-	m := &tracked{kind: kind, name: name, hash: hash}
+	m := &tracked{kind: c.Kind, name: string(c.Name), rule: strings.Clone(partOf(c)), hash: hash, budget: c.Budget}
 	i := uint32(len(s.metrics))
 	if n := len(s.free); n > 0 {
 		i, s.free = s.free[n-1], s.free[:n-1]
@@ -200,7 +233,7 @@ func (g *Guard) track(s *shard, hash uint64, kind metric.Kind, name string) *tra
 	m.number = (i+1)<<shardBits | uint32(hash%shards)
 	s.byHash[hash] = i
 	g.tracked.Add(1)
-	g.names.Add(int64(len(name)))
+	g.names.Add(int64(len(m.name)))
 	return m
 }
 
@@ -230,15 +263,15 @@ func (g *Guard) foldable(m *tracked) bool {
 // Meet applies the folds in force to a candidate, and reports whether there are any:
 // then its Sighting is to be remembered.
 func (g *Guard) Meet(c *metric.Candidate) (folded bool) {
-	s, hash := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.Sighting.Version = 0
-	m := s.find(hash, c.Kind, c.Name)
+	m := s.find(hash, c)
 	if m == nil {
 		return false
 	}
-	m.budget = c.Budget
+	m.setBudget(c.Budget)
 	if m.folded == nil || m.folded.dry {
 		return false
 	}
@@ -265,19 +298,19 @@ func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
 		g.full.Store(true)
 		return false, metric.ContextLimit
 	}
-	s, hash := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.find(hash, c.Kind, c.Name)
+	m := s.find(hash, c)
 	if m == nil {
-		if m = g.track(s, hash, c.Kind, string(c.Name)); m == nil {
+		if m = g.track(s, hash, c); m == nil {
 			c.Sighting = metric.Sighting{Values: c.Sighting.Values[:0]}
 			g.live.Add(1)
 			return false, metric.Accepted
 		}
 	}
 	c.Sighting.Metric = m.number
-	m.budget = c.Budget
+	m.setBudget(c.Budget)
 	limit := g.limitOf(m)
 	if m.watch == nil && m.count() >= limit/2 {
 		g.beginWatch(m)

@@ -1,10 +1,12 @@
 package cardinality_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/metric"
 )
@@ -73,6 +75,87 @@ func TestKeptValuesGoBeforeAnotherKeyIsFolded(t *testing.T) {
 		}
 	})
 }
+
+// A reload that changes no limit changes no fold, even one that new limits would end.
+func TestTheSameLimitsChangeNothing(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.sendN(1500, func(int) string { return "a:1|c|#user:" + uuid() })
+		w.flush()
+		for range 80 { // wants more than half of the limit, and less than three quarters
+			w.sendN(650, func(i int) string { return fmt.Sprintf("a:1|c|#user:u%d", i) })
+			w.flush()
+		}
+		cfg := cardinality.DefaultConfig()
+		cfg.MaxContextsPerMetric = 1000
+		w.guard.SetConfig(cfg)
+		if got := decisions(w.flush()); len(got) != 0 {
+			t.Errorf("decided %q", got)
+		}
+		cfg.MaxContextsPerMetric = 1001
+		w.guard.SetConfig(cfg)
+		if got := decisions(w.flush()); len(got) != 1 {
+			t.Errorf("decided %q, want to lift the fold", got)
+		}
+	})
+}
+
+// A rule for some tags limits the contexts with these tags, and no others; what it says
+// holds from the next interval on.
+func TestARuleForSomeTagsLimitsOnlyThese(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		budget := &metric.Budget{Part: "env:dev", MaxContexts: 50}
+		w.aggregator.SetRules(func() aggregator.Treat {
+			return func(id *metric.Identity, to *metric.Treatment) {
+				if bytes.Contains(bytes.Join(id.Tags, []byte{','}), []byte("env:dev")) {
+					to.Budget = budget
+				}
+			}
+		})
+		send := func() *metric.Batch {
+			for i := range 600 {
+				w.send(fmt.Sprintf("a:1|c|#env:prod,user:u%d", i))
+				w.send(fmt.Sprintf("a:1|c|#env:dev,user:u%d", i))
+			}
+			return w.flush()
+		}
+		count := func(b *metric.Batch, env string) (n, other int) {
+			for _, tags := range series(b, "a") {
+				if strings.Contains(tags, env) {
+					n++
+					if strings.Contains(tags, "_other_") {
+						other++
+					}
+				}
+			}
+			return n, other
+		}
+		var b *metric.Batch
+		for range 5 {
+			b = send()
+		}
+		if n, other := count(b, "env:prod"); n != 600 || other != 0 {
+			t.Errorf("%d series of env:prod, %d folded; want 600 and none", n, other)
+		}
+		if n, other := count(b, "env:dev"); n > 50 || other != 1 {
+			t.Errorf("%d series of env:dev, %d folded; want 50 at most and one", n, other)
+		}
+		budget = nil
+		w.aggregator.Reconfigure(w.config, func() aggregator.Treat {
+			return func(id *metric.Identity, to *metric.Treatment) {
+				to.Budget = &lowered
+			}
+		})
+		for range 4 {
+			w.sendN(600, func(i int) string { return fmt.Sprintf("a:1|c|#env:prod,user:u%d", i) })
+			b = w.flush()
+		}
+		if n, _ := count(b, "env:prod"); n > 100 {
+			t.Errorf("%d series with a lower limit of a rule, want 100 at most", n)
+		}
+	})
+}
+
+var lowered = metric.Budget{MaxContexts: 100}
 
 // What a metric belongs to is no tag that could be folded, alone or with rare keys.
 func TestResourcesAreNotFolded(t *testing.T) {

@@ -94,7 +94,8 @@ func (g *Guard) Tick(now time.Time, interval time.Duration) []metric.Event {
 	}
 	changed := g.changed.Swap(false)
 	g.each(func(s *shard, m *tracked) {
-		if changed {
+		if changed || m.rebudgeted {
+			m.rebudgeted = false
 			g.obey(s, m)
 		}
 		if f := m.folded; f != nil && !f.dry {

@@ -105,6 +105,9 @@ type tracked struct {
 	refusing bool // until the next part of the window
 	observed bool // that fold would decide something, in this part of the window
 
+	renamed      int           // contexts there were when all got other tags: they do not count
+	renamedUntil time.Duration // for so long
+
 	rebudgeted bool // the budget is another one since the last Tick
 }
 
@@ -199,7 +202,8 @@ func (s *shard) find(hash uint64, c *metric.Candidate) *tracked {
 // setBudget notes what rules say of a metric.
 func (m *tracked) setBudget(b *metric.Budget) {
 	if m.budget != b {
-		m.budget, m.rebudgeted = b, true
+		m.rebudgeted = m.rebudgeted || m.budget == nil || b == nil || *m.budget != *b
+		m.budget = b
 		if m.watch != nil {
 			m.watch.next = 0 // how much room there is is another question now
 		}
@@ -315,7 +319,7 @@ func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
 	if m.watch == nil && m.count() >= limit/2 {
 		g.beginWatch(m)
 	}
-	if g.isFull(m, limit) {
+	if g.isFull(m, limit+m.renamed) {
 		if changed, why = g.overflow(s, m, c, limit); why != metric.Accepted {
 			return changed, why
 		}
@@ -383,6 +387,16 @@ func (g *Guard) Withdraw(number uint32) {
 	if m != nil {
 		m.live--
 	}
+}
+
+// Renamed says that a reload gave other tags to all contexts there are: for a while there
+// will be twice as many, and no key is to blame. keep is how long a silent context is
+// kept.
+func (g *Guard) Renamed(keep time.Duration) {
+	g.each(func(_ *shard, m *tracked) {
+		m.renamed = min(m.count(), g.limitOf(m))
+		m.renamedUntil = g.elapsed + keep + g.cfg.Load().Window
+	})
 }
 
 // Settled says that all that a change of folds made stale is forgotten.

@@ -99,6 +99,31 @@ func TestTheSameLimitsChangeNothing(t *testing.T) {
 	})
 }
 
+// A reload that gives all metrics another tag makes twice as many contexts for a while,
+// and is no reason to fold one; what explodes then is folded all the same.
+func TestRenamedContextsAreNoAttack(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		send := func(rounds int) {
+			for range rounds {
+				w.sendN(900, func(i int) string { return fmt.Sprintf("a:1|c|#user:u%d", i) })
+				if got := decisions(w.flush()); len(got) != 0 {
+					t.Fatalf("decided %q", got)
+				}
+			}
+		}
+		send(20)
+		for i := range 2 {
+			w.config.Tags = []string{fmt.Sprintf("reload:%d", i)}
+			w.aggregator.Reconfigure(w.config, nil)
+			send(120)
+		}
+		w.sendN(3000, func(int) string { return "a:1|c|#user:" + uuid() })
+		if got := decisions(w.flush()); len(got) != 1 || got[0] != "fold user" {
+			t.Errorf("decided %q, want to fold user", got)
+		}
+	})
+}
+
 // A rule for some tags limits the contexts with these tags, and no others; what it says
 // holds from the next interval on.
 func TestARuleForSomeTagsLimitsOnlyThese(t *testing.T) {

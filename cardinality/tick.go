@@ -117,6 +117,9 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 	m.part = (m.part + 1) % windowParts
 	m.gone[m.part] = 0
 	m.refusing, m.observed = false, false
+	if g.elapsed > m.renamedUntil {
+		m.renamed = 0
+	}
 	limit := g.limitOf(m)
 	if w := m.watch; w != nil {
 		w.contexts.rotate()

@@ -16,7 +16,7 @@ const (
 
 	// A relay's server is near, and trying costs it little.
 	firstRelayBackoff = 100 * time.Millisecond
-	maxRelayBackoff   = 5 * time.Second
+	maxRelayBackoff   = 2 * time.Second
 )
 
 // pauses are bounds of pauses that double with each failure in a row.

@@ -17,7 +17,7 @@ func TestPauses(t *testing.T) {
 		first, most time.Duration
 	}{
 		{"intake", intake, time.Second, 8 * time.Second},
-		{"relay", relay, 100 * time.Millisecond, 5 * time.Second},
+		{"relay", relay, 100 * time.Millisecond, 2 * time.Second},
 	} {
 		circuits := []*circuit{&test.endpoint.whole}
 		for i := range test.endpoint.lanes {

@@ -29,9 +29,11 @@ var mayImport = map[string][]string{
 	"parser":            {"metric"},
 	"aggregator":        {"metric"},
 	"forwarder":         {"metric"},
-	"config":            {"metric", "listener", "parser", "aggregator", "forwarder"},
-	"cmd/agent":         {"metric", "listener", "parser", "aggregator", "forwarder", "config"},
+	"analytics/plan":    {"metric", "internal/spelling"},
+	"config":            {"metric", "listener", "parser", "aggregator", "forwarder", "internal/spelling"},
+	"cmd/agent":         {"metric", "listener", "parser", "aggregator", "forwarder", "config", "analytics/plan"},
 	"internal/archtest": {},
+	"internal/spelling": {},
 	"internal/testkit":  {},
 }
 

@@ -49,6 +49,15 @@ func (d day) String() string { return d.utc().Format(time.DateOnly) }
 // MarshalText is String, for encoders.
 func (d day) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (d *day) UnmarshalText(text []byte) error {
+	t, err := time.Parse(time.DateOnly, string(text))
+	if err == nil {
+		*d = dateOf(t.Date())
+	}
+	return err
+}
+
 // monday returns the first day of the ISO week that d is in. 1 January 1970 was a
 // Thursday.
 func (d day) monday() day {

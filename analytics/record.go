@@ -30,7 +30,10 @@ type record struct {
 	revision   uint32 // how often it changed after its day was over
 	incomplete bool   // somebody was not counted
 	total      float64
-	sketch     []byte // in the library's format; nil for a total
+	sketch     []byte // in the library's format; nil for a total, and until it is unpacked
+
+	isSketch, compressed bool
+	content              []byte // borrowed from the file
 }
 
 const (
@@ -87,8 +90,8 @@ func (p *packer) append(dst []byte, r *record) []byte {
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
 }
 
-// read takes a record apart. The sketch in it is not decoded yet.
-func (p *packer) read(data []byte) (*record, error) {
+// readRecord takes a record apart. Its sketch is borrowed from data until it is unpacked.
+func readRecord(data []byte) (*record, error) {
 	const fixed = 5 + 4 + 4
 	if len(data) < fixed+1+2+4+4 {
 		return nil, errDamaged
@@ -128,23 +131,28 @@ func (p *packer) read(data []byte) (*record, error) {
 	if len(rest) > 0 || content == nil {
 		return nil, errDamaged
 	}
-	return r, p.readContent(r, kind, flags, content)
-}
-
-func (p *packer) readContent(r *record, kind, flags byte, content []byte) error {
 	switch {
 	case kind == kindTotal && len(content) == 8:
 		r.total = math.Float64frombits(binary.BigEndian.Uint64(content))
-		return nil
-	case kind != kindSketch:
-		return errDamaged
-	case flags&flagCompressed == 0:
-		r.sketch = append([]byte(nil), content...)
-		return nil
+	case kind == kindSketch:
+		r.isSketch, r.compressed, r.content = true, flags&flagCompressed != 0, content
+	default:
+		return nil, errDamaged
 	}
-	var err error
-	if r.sketch, err = p.decoder.DecodeAll(content, nil); err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
+	return r, nil
+}
+
+// unpack makes the sketch of a record its own.
+func (p *packer) unpack(r *record) (err error) {
+	switch {
+	case !r.isSketch:
+	case !r.compressed:
+		r.sketch = append([]byte(nil), r.content...)
+	default:
+		if r.sketch, err = p.decoder.DecodeAll(r.content, nil); err != nil {
+			err = fmt.Errorf("%w: %w", errDamaged, err)
+		}
 	}
-	return nil
+	r.content = nil
+	return err
 }

@@ -3,7 +3,6 @@ package analytics
 import (
 	"fmt"
 	"math/bits"
-	"sync"
 
 	"github.com/axiomhq/hyperloglog"
 )
@@ -14,11 +13,9 @@ import (
 // Then only its registers are kept: they are the sketch, and they tell at the price of
 // a comparison whether an identity changes anything, which the library does not say.
 type sketch struct {
-	mu        sync.Mutex // guards the fields below
 	sparse    *hyperloglog.Sketch
 	registers *[registers]uint8 // once set, sparse is nil
 	inserts   int               // into sparse
-	version   uint64            // changes with the content
 }
 
 // maxSparseInserts is after how many insertions a sketch becomes registers. A sparse
@@ -31,19 +28,15 @@ func newSketch() *sketch { return &sketch{sparse: hyperloglog.New14()} }
 // registers it knows, of a sparse sketch it does not.
 func (s *sketch) insert(e element) (changed bool) {
 	hash := e.hash()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.registers != nil {
 		at, rho := place(hash)
 		if rho <= s.registers[at] {
 			return false
 		}
 		s.registers[at] = rho
-		s.version++
 		return true
 	}
 	s.sparse.InsertHash(bits.Reverse64(hash))
-	s.version++
 	if s.inserts++; s.inserts >= maxSparseInserts {
 		s.toRegisters()
 	}
@@ -78,20 +71,12 @@ func registersOf(blob []byte) *[registers]uint8 {
 	return &r
 }
 
-// blob returns the sketch in the library's format, and the version it is of.
-func (s *sketch) blob() ([]byte, uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// blob returns the sketch in the library's format.
+func (s *sketch) blob() []byte {
 	if s.registers == nil {
-		return encode(s.sparse), s.version
+		return encode(s.sparse)
 	}
-	return append(append(make([]byte, 0, len(denseHeader)+registers), denseHeader[:]...), s.registers[:]...), s.version
-}
-
-func (s *sketch) versionNow() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.version
+	return append(append(make([]byte, 0, len(denseHeader)+registers), denseHeader[:]...), s.registers[:]...)
 }
 
 // decode reads a sketch in the library's format.
@@ -112,7 +97,7 @@ func restored(blob []byte) (*sketch, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sketch{version: 1}
+	s := &sketch{}
 	if s.registers = registersOf(blob); s.registers == nil {
 		s.sparse = sk
 	}

@@ -43,15 +43,15 @@ var (
 var errFileDamaged = errors.New("the file is damaged")
 
 // openStore opens the file in folder, makes it if it is not there, and calls visit for
-// each record. What is damaged is set aside and said in the log: the whole file, or
-// single records, of which damaged is the number.
-func openStore(folder string, log *slog.Logger, visit func(*record)) (s *store, damaged int, err error) {
+// each record, which is borrowed. What is damaged is set aside and said in the log: the
+// whole file, after which forget is called, or single records, of which damaged is the
+// number.
+func openStore(folder string, log *slog.Logger, visit func(*record) error, forget func()) (s *store, damaged int, err error) {
 	s = &store{path: filepath.Join(folder, storeName), log: log, packer: *newPacker()}
-	var records []*record
 	for try := 0; ; try++ {
-		records, damaged, err = s.open()
+		damaged, err = s.open(visit)
 		if err == nil {
-			break
+			return s, damaged, nil
 		}
 		if errors.Is(err, bolterrors.ErrTimeout) {
 			return nil, 0, fmt.Errorf("open %s: another agent has it open; give each agent its own state_dir", s.path)
@@ -62,14 +62,11 @@ func openStore(folder string, log *slog.Logger, visit func(*record)) (s *store, 
 		if err := s.setAside(err); err != nil {
 			return nil, 0, err
 		}
+		forget()
 	}
-	for _, r := range records {
-		visit(r)
-	}
-	return s, damaged, nil
 }
 
-func (s *store) open() (records []*record, damaged int, err error) {
+func (s *store) open(visit func(*record) error) (damaged int, err error) {
 	err = guard(func() error {
 		db, err := bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
 		if err != nil {
@@ -77,8 +74,7 @@ func (s *store) open() (records []*record, damaged int, err error) {
 		}
 		s.db = db
 		return db.Update(func(tx *bbolt.Tx) error {
-			_, err := tx.CreateBucketIfNotExists(metaBucket)
-			if err != nil {
+			if _, err := tx.CreateBucketIfNotExists(metaBucket); err != nil {
 				return err
 			}
 			bucket, err := tx.CreateBucketIfNotExists(countsBucket)
@@ -88,16 +84,17 @@ func (s *store) open() (records []*record, damaged int, err error) {
 			var bad [][]byte
 			cursor := bucket.Cursor()
 			for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
-				r, err := s.read(v)
+				r, err := readRecord(v)
 				if err == nil && !bytes.Equal(k, recordKey(r.rule, r.keyID, r.day)) {
 					err = errDamaged
+				}
+				if err == nil {
+					err = visit(r)
 				}
 				if err != nil {
 					s.log.Error("a count was damaged, and is lost", "file", s.path, "record", fmt.Sprintf("%x", k), "error", err)
 					bad = append(bad, bytes.Clone(k))
-					continue
 				}
-				records = append(records, r)
 			}
 			for _, k := range bad {
 				if err := bucket.Delete(k); err != nil {
@@ -108,7 +105,7 @@ func (s *store) open() (records []*record, damaged int, err error) {
 			return nil
 		})
 	})
-	return records, damaged, err
+	return damaged, err
 }
 
 // setAside renames the file, so that it can be looked at and a new one be begun. It is
@@ -177,8 +174,9 @@ func (s *store) sketch(rule, keyID string, d day) (blob []byte, err error) {
 			if data == nil {
 				return nil
 			}
-			r, err := s.read(data)
+			r, err := readRecord(data)
 			if err == nil {
+				err = s.unpack(r)
 				blob = r.sketch
 			}
 			return err
@@ -198,12 +196,42 @@ func (s *store) meta(name string) (value string, err error) {
 	return value, err
 }
 
-func (s *store) setMeta(name, value string) error {
+// setMeta keeps values under their names; "" forgets one.
+func (s *store) setMeta(values map[string]string) error {
+	if len(values) == 0 {
+		return nil
+	}
 	return guard(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			return tx.Bucket(metaBucket).Put([]byte(name), []byte(value))
+			bucket := tx.Bucket(metaBucket)
+			for name, value := range values {
+				var err error
+				if value == "" {
+					err = bucket.Delete([]byte(name))
+				} else {
+					err = bucket.Put([]byte(name), []byte(value))
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	})
+}
+
+// names returns the names that begin with prefix.
+func (s *store) names(prefix string) (names []string, err error) {
+	err = guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			cursor := tx.Bucket(metaBucket).Cursor()
+			for k, _ := cursor.Seek([]byte(prefix)); bytes.HasPrefix(k, []byte(prefix)); k, _ = cursor.Next() {
+				names = append(names, string(k))
+			}
+			return nil
+		})
+	})
+	return names, err
 }
 
 func (s *store) close() error {

@@ -26,8 +26,10 @@ func newSketch() *sketch { return &sketch{sparse: hyperloglog.New14()} }
 
 // insert adds an element and reports whether that may have changed the estimate: of
 // registers it knows, of a sparse sketch it does not.
-func (s *sketch) insert(e element) (changed bool) {
-	hash := e.hash()
+func (s *sketch) insert(e element) (changed bool) { return s.insertHash(e.hash()) }
+
+// insertHash is insert for what Redis makes of an element.
+func (s *sketch) insertHash(hash uint64) (changed bool) {
 	if s.registers != nil {
 		at, rho := place(hash)
 		if rho <= s.registers[at] {

@@ -60,6 +60,7 @@ type Engine struct {
 	last   int64      // Unix seconds of the last tick
 	failed bool       // the last save
 
+	erased  day       // the days before it are gone
 	orphans []*record // days of rules that the plan does not have any more
 }
 
@@ -135,23 +136,38 @@ func (e *Engine) open() error {
 		}
 		return r.restore(rec, e.today(r)-lateDays, packer)
 	}
-	disk, damaged, err := openStore(e.cfg.StateDir, e.log, visit, func() {
+	forget := func() {
 		e.stats.damaged.Add(1)
 		e.orphans = nil
 		for _, r := range e.rules {
 			r.forgetSaved()
 		}
-	})
-	if err != nil {
-		return err
 	}
-	e.store = disk
-	e.stats.damaged.Add(uint64(damaged))
-	for _, r := range e.rules {
-		r.disk = disk
+	for try := 0; ; try++ {
+		disk, damaged, err := openStore(e.cfg.StateDir, e.log, visit, forget)
+		if err != nil {
+			return err
+		}
+		e.store = disk
+		e.stats.damaged.Add(uint64(damaged))
+		for _, r := range e.rules {
+			r.disk = disk
+		}
+		if err = e.begin(); err == nil {
+			break
+		}
+		if try > 0 || !errors.Is(err, errFileDamaged) {
+			return errors.Join(err, disk.close())
+		}
+		if err := disk.setAside(err); err != nil {
+			return err
+		}
+		forget()
 	}
-	if err := e.begin(); err != nil {
-		return errors.Join(err, disk.close())
+	// The file may be sound and yet not the one that was left.
+	if before, err := ReadReport(e.cfg.StateDir); err == nil && e.store.records < before.Records {
+		e.log.Error("the file of unique counts holds less than was saved", "file", e.store.path, "records", e.store.records, "saved", before.Records)
+		e.stats.damaged.Add(1)
 	}
 	return nil
 }
@@ -161,6 +177,12 @@ func (e *Engine) today(r *rule) day { return e.current.Load().days[r.zone] }
 // begin finds out, or notes, since when each rule counts.
 func (e *Engine) begin() error {
 	fresh := map[string]string{}
+	e.erased = forever
+	if text, err := e.store.meta(erasedName); err != nil {
+		return err
+	} else if text != "" {
+		_ = e.erased.UnmarshalText([]byte(text)) // what is no date is as good as none
+	}
 	for _, r := range e.rules {
 		name := fmt.Sprintf("since %x", ruleKey(r.text, r.keyID()))
 		text, err := e.store.meta(name)
@@ -235,20 +257,9 @@ func (e *Engine) save(now time.Time) error {
 	defer e.mu.Unlock()
 	e.letters.save()
 	began := time.Now()
-	var err error
-	for some := range slices.Chunk(e.rules, 64) { // so that memory for records stays small
-		var records []*record
-		var saved []func()
-		for _, r := range some {
-			dirty, done := r.dirty()
-			records, saved = append(records, dirty...), append(saved, done)
-		}
-		if err = e.store.put(records, nil); err != nil {
-			break
-		}
-		for _, done := range saved {
-			done()
-		}
+	err := e.saveRules()
+	if errors.Is(err, errFileDamaged) && e.startAnew(err) {
+		err = e.saveRules()
 	}
 	e.stats.saveNanoseconds.Store(int64(time.Since(began)))
 	e.stats.saves.Add(1)
@@ -257,29 +268,45 @@ func (e *Engine) save(now time.Time) error {
 		if !e.failed {
 			e.log.Error("unique counts cannot be saved; they go on in memory", "file", e.store.path, "error", err)
 		}
-		if errors.Is(err, errFileDamaged) {
-			e.startAnew(err)
-		}
 	}
 	e.failed = err != nil
 	return err
 }
 
+func (e *Engine) saveRules() error {
+	for some := range slices.Chunk(e.rules, 64) { // so that memory for records stays small
+		var records []*record
+		var saved []func()
+		for _, r := range some {
+			dirty, done := r.dirty()
+			records, saved = append(records, dirty...), append(saved, done)
+		}
+		if err := e.store.put(records, nil); err != nil {
+			return err
+		}
+		for _, done := range saved {
+			done()
+		}
+	}
+	return nil
+}
+
 // startAnew sets a file aside that turned out to be damaged, and begins a new one with
-// all that is in memory.
-func (e *Engine) startAnew(why error) {
+// all that is in memory. It reports whether there is one.
+func (e *Engine) startAnew(why error) bool {
 	e.stats.damaged.Add(1)
 	if err := e.store.setAside(why); err != nil {
 		e.log.Error("the damaged file cannot be set aside", "error", err)
-		return
+		return false
 	}
 	if _, err := e.store.open(func(*record) error { return nil }); err != nil {
 		e.log.Error("a new file for unique counts cannot be made", "error", err)
-		return
+		return false
 	}
 	for _, r := range e.rules {
 		r.forgetSaved()
 	}
+	return true
 }
 
 // keepHouse drops from memory what is over, and erases what is older than retention.
@@ -301,6 +328,7 @@ func (e *Engine) keepHouse(now time.Time) {
 	}
 	e.letters.expire(now, e.cfg.Retention)
 	keep := day(e.cfg.Retention / oneDay)
+	e.noteErased(e.current.Load().days[0] - keep)
 	for _, r := range e.rules {
 		gone, past, done := r.erase(e.today(r) - keep)
 		if len(gone) == 0 {
@@ -318,6 +346,20 @@ func (e *Engine) keepHouse(now time.Time) {
 	}
 	e.eraseOrphans(e.current.Load().days[0] - keep)
 	e.eraseResults(now)
+}
+
+const erasedName = "erased before"
+
+// noteErased remembers that the days before one are gone.
+func (e *Engine) noteErased(before day) {
+	if before <= e.erased {
+		return
+	}
+	if err := e.store.setMeta(map[string]string{erasedName: before.String()}); err != nil {
+		e.log.Error("old counts cannot be erased", "file", e.store.path, "error", err)
+		return
+	}
+	e.erased = before
 }
 
 // eraseOrphans erases the days before one that belong to no rule.

@@ -25,7 +25,7 @@ type Result struct {
 	ID        []byte  // _id; nil without
 	Version   Version // _v, or the definition's
 	Time      int64   // _ts or else |T, Unix milliseconds; 0 without
-	Consent   []byte  // _consent as sent
+	Consent   []byte  // _consent, unescaped: categories with + between
 	Anonymous bool    // _anon: identities are null
 
 	// SkipUnique says that the event was sampled: who did it must not be counted.
@@ -197,12 +197,12 @@ func (p *Plan) readTags(e *Event, tags [][]byte, r *Result) {
 func (r *Result) reserved(key, raw []byte) bool {
 	switch string(key) {
 	case "_id":
-		if r.ID == nil && len(raw) > 0 {
-			r.ID = raw
+		if text, ok := unescape(raw, &r.scratch); r.ID == nil && ok && len(text) > 0 {
+			r.ID = text
 		}
 	case "_consent":
-		if r.Consent == nil {
-			r.Consent = raw
+		if text, ok := unescape(raw, &r.scratch); r.Consent == nil && ok {
+			r.Consent = text
 		}
 	case "_anon":
 		r.Anonymous = r.Anonymous || bytes.EqualFold(raw, trueText) || string(raw) == "1"

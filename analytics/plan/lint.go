@@ -113,6 +113,10 @@ func (l *linter) metric(m *Metric) {
 	}
 	seen := map[string]bool{}
 	for i := range m.Rules {
+		if first, r := &m.Rules[0], &m.Rules[i]; m.Unique() && first.Event.Attributes[first.By].Type != r.Event.Attributes[r.By].Type {
+			find(true, "events", "%s is of type %s in %s and of type %s in %s, so that one identity may be counted twice; give both one type",
+				r.Unique, first.Event.Attributes[first.By].Type, first.Event.Name, r.Event.Attributes[r.By].Type, r.Event.Name)
+		}
 		key := m.Rules[i].Key()
 		if seen[key] {
 			find(true, "events", "two rules select the same; remove one")

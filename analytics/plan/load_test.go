@@ -95,7 +95,6 @@ func TestLoadBounds(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"files":      {many(maxFiles + 1), "more than 4096 definitions"},
 		"size":       {map[string]string{"events/a.yml": sound + "#" + strings.Repeat("x", maxFile)}, "larger than 256 KiB"},
 		"attributes": {map[string]string{"events/a.yml": sound + "attributes:\n" + repeat(maxAttributes+1, "  a%d: {}\n")}, "there are 33; an event has 32 at most"},
 		"name":       {map[string]string{"events/a.yml": sound + "attributes:\n  " + strings.Repeat("a", maxName+1) + ": {}\n"}, "64 at most"},
@@ -112,8 +111,13 @@ func TestLoadBounds(t *testing.T) {
 			}
 		})
 	}
-	if p, err := Load(write(t, many(maxFiles)), DefaultOptions()); err != nil || len(p.Events) != maxFiles {
+	full := write(t, many(maxFiles))
+	if p, err := Load(full, DefaultOptions()); err != nil || len(p.Events) != maxFiles {
 		t.Errorf("a folder that is just full: %v", err)
+	}
+	writeFiles(t, full, map[string]string{"metrics/m.yml": "key_path: m\n"})
+	if _, err := Load(full, DefaultOptions()); err == nil || !strings.Contains(err.Error(), "more than 4096 definitions") {
+		t.Errorf("a folder with one more: %v", err)
 	}
 }
 

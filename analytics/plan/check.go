@@ -15,7 +15,7 @@ import (
 type Result struct {
 	Event      *Event // nil if it is not planned
 	Verdict    Verdict
-	Values     []Value     // by attribute of Event
+	Values     []Value     // by attribute of Event; null for those of role drop
 	Extra      []Property  // not declared, but to be kept in the raw event
 	Context    []Property  // of the client and not of the event
 	Violations []Violation // in no order
@@ -25,7 +25,7 @@ type Result struct {
 	ID        []byte  // _id; nil without
 	Version   Version // _v, or the definition's
 	Time      int64   // _ts or else |T, Unix milliseconds; 0 without
-	Consent   []byte  // _consent as sent
+	Consent   []byte  // _consent, unescaped: categories with + between
 	Anonymous bool    // _anon: identities are null
 
 	// SkipUnique says that the event was sampled: who did it must not be counted.
@@ -84,8 +84,8 @@ func (r *Result) violate(o Outcome, index int, key []byte) {
 // Check holds an event against the plan: name is the line's without the prefix of
 // analytics events, id what Describe made of the line.
 //
-// Per identity, not per line; it allocates nothing once r has its capacities
-// (TestCheckDoesNotAllocate).
+// Per identity, not per line; it allocates nothing for values that can be read, once
+// r has its capacities (TestCheckDoesNotAllocate).
 func (p *Plan) Check(name []byte, id *metric.Identity, r *Result) {
 	r.reset()
 	r.Time = id.Time * 1000
@@ -118,12 +118,12 @@ func (p *Plan) conclude(e *Event, id *metric.Identity, r *Result) {
 	}
 	for i := range e.Attributes {
 		a := &e.Attributes[i]
-		if r.Anonymous && a.Role == Identity {
-			r.Values[i] = Value{}
-			continue
-		}
-		if a.Required && r.Values[i].Null() && !r.faulty(i) {
+		hidden := r.Anonymous && a.Role == Identity
+		if a.Required && r.Values[i].Null() && !hidden && !r.faulty(i) {
 			r.violate(RequiredMissing, i, nil)
+		}
+		if hidden || a.Role == Drop {
+			r.Values[i] = Value{}
 		}
 	}
 	if id.Rate < 1 && e.unique {
@@ -197,12 +197,12 @@ func (p *Plan) readTags(e *Event, tags [][]byte, r *Result) {
 func (r *Result) reserved(key, raw []byte) bool {
 	switch string(key) {
 	case "_id":
-		if r.ID == nil && len(raw) > 0 {
-			r.ID = raw
+		if text, ok := unescape(raw, &r.scratch); r.ID == nil && ok && len(text) > 0 {
+			r.ID = text
 		}
 	case "_consent":
-		if r.Consent == nil {
-			r.Consent = raw
+		if text, ok := unescape(raw, &r.scratch); r.Consent == nil && ok {
+			r.Consent = text
 		}
 	case "_anon":
 		r.Anonymous = r.Anonymous || bytes.EqualFold(raw, trueText) || string(raw) == "1"

@@ -49,6 +49,9 @@ func DefaultOptions() Options {
 	return Options{Mode: Warn, Context: []string{"env", "service", "version", "host"}}
 }
 
+// Empty returns a plan without definitions.
+func Empty(options Options) *Plan { return &Plan{options: options, byName: map[string]*Event{}} }
+
 // Load reads the definitions in dir: events from the files *.yml and *.yaml below
 // events/, metrics from those below metrics/. The error is Faults if the files can be
 // read but are not a plan.
@@ -72,7 +75,7 @@ type faultList struct {
 // read is Load that returns what could be read together with its faults.
 func read(dir string, options Options) (*Plan, *faultList, error) {
 	faults := &faultList{}
-	p := &Plan{options: options, byName: map[string]*Event{}}
+	p := Empty(options)
 	if info, err := os.Stat(dir); err != nil {
 		return nil, nil, fmt.Errorf("read the definitions: %w", err)
 	} else if !info.IsDir() {
@@ -90,30 +93,52 @@ func read(dir string, options Options) (*Plan, *faultList, error) {
 			break
 		}
 		for _, path := range paths {
-			d := &document{file: path, faults: faults}
 			text, err := readAtMost(path, maxFile)
 			if err != nil {
 				return nil, nil, fmt.Errorf("read the definitions: %w", err)
 			}
-			switch {
-			case len(text) > maxFile:
-				d.fault(0, "", "it is larger than %d KiB; is it a definition?", maxFile>>10)
-			case kind == "events":
-				p.addEvent(d, d.event(text))
-			default:
-				if m := d.metric(text); m != nil {
-					metrics = append(metrics, m)
-				}
-			}
+			metrics = p.parse(path, kind, text, metrics, faults)
 		}
 	}
 	if files == 0 {
 		faults.add(Fault{File: dir, Message: "it holds no definitions; put events into events/ as *.yml, and metrics into metrics/"})
 	}
+	p.finish(metrics, faults)
+	return p, faults, nil
+}
+
+// parse takes one file into the plan; metrics are linked when all events are known.
+func (p *Plan) parse(path, kind string, text []byte, metrics []*rawMetric, faults *faultList) []*rawMetric {
+	d := &document{file: path, faults: faults}
+	switch {
+	case len(text) > maxFile:
+		d.fault(0, "", "it is larger than %d KiB; is it a definition?", maxFile>>10)
+	case kind == "events":
+		p.addEvent(d, d.event(text))
+	default:
+		if m := d.metric(text); m != nil {
+			metrics = append(metrics, m)
+		}
+	}
+	return metrics
+}
+
+func (p *Plan) finish(metrics []*rawMetric, faults *faultList) {
 	slices.SortFunc(p.Events, func(a, b *Event) int { return strings.Compare(a.Name, b.Name) })
 	p.link(metrics)
 	faults.list.sort()
-	return p, faults, nil
+}
+
+// parseFiles is Load for files that are not on disk.
+func parseFiles(files []File, options Options, faults *faultList) *Plan {
+	p := Empty(options)
+	var metrics []*rawMetric
+	for _, f := range files {
+		kind, _, _ := strings.Cut(f.Name, "/")
+		metrics = p.parse(f.Name, kind, f.Text, metrics, faults)
+	}
+	p.finish(metrics, faults)
+	return p
 }
 
 // definitionFiles lists the YAML files of a folder and the folders in it, sorted, but

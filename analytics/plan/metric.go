@@ -101,7 +101,7 @@ func (r *Metric) frames(m *mapping) {
 		m.wrong("time_frame", "there is no %q; %s", short(frame), hint)
 	}
 	if m.of["time_frame"] == nil {
-		m.wrong("time_frame", "it is missing; write a list such as [7d, 28d]")
+		m.missing("time_frame", "write a list such as [7d, 28d]")
 	} else if len(given) == 0 && m.of["time_frame"].Kind == yaml.SequenceNode && len(m.of["time_frame"].Content) == 0 {
 		m.wrong("time_frame", "it is empty; write a list such as [7d, 28d]")
 	}
@@ -122,7 +122,7 @@ func (m *mapping) rules() []rawRule {
 	node := m.of["events"]
 	switch {
 	case node == nil:
-		m.wrong("events", "it is missing; write - name: and the name of an event")
+		m.missing("events", "write - name: and the name of an event")
 		return nil
 	case node.Kind != yaml.SequenceNode:
 		m.wrong("events", "it takes a list; write - name: and the name of an event")

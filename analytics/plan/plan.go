@@ -225,16 +225,14 @@ func (v Version) Compare(w Version) int {
 
 // ParseVersion reads MODEL-REVISION-ADDITION. A model is 1 or more.
 func ParseVersion(text string) (v Version, ok bool) {
-	parts := strings.Split(text, "-")
-	if len(parts) != 3 || len(text) > 20 {
-		return v, false
-	}
-	for i, into := range [...]*int{&v.Model, &v.Revision, &v.Addition} {
-		n, err := strconv.ParseUint(parts[i], 10, 16)
-		if err != nil || len(parts[i]) > 1 && parts[i][0] == '0' {
+	rest, more := text, len(text) <= 20
+	for _, into := range [...]*int{&v.Model, &v.Revision, &v.Addition} {
+		part, after, found := strings.Cut(rest, "-")
+		n, err := strconv.ParseUint(part, 10, 16)
+		if !more || err != nil || len(part) > 1 && part[0] == '0' {
 			return v, false
 		}
-		*into = int(n)
+		*into, rest, more = int(n), after, found
 	}
-	return v, v.Model >= 1
+	return v, !more && v.Model >= 1
 }

@@ -121,7 +121,7 @@ var windows = []string{string(Rolling), string(Calendar), string(GitLabWeeks)}
 var framesOf = map[Window][]string{
 	Rolling:     {string(Frame1d), string(Frame7d), string(Frame28d), string(FrameAll)},
 	Calendar:    {string(Frame1d), string(FrameWeek), string(FrameMonth), string(FrameAll)},
-	GitLabWeeks: {string(Frame7d), string(Frame28d)},
+	GitLabWeeks: {string(Frame7d), string(Frame28d), string(FrameAll)},
 }
 
 // Operator joins the rules of a metric.
@@ -150,7 +150,7 @@ var scopes = []string{string(Fleet), string(Host)}
 type Privacy struct {
 	Kind   PrivacyKind
 	Length int // runes that Truncate keeps
-	V4, V6 int // bits of an address that TruncateIP keeps
+	V4, V6 int // bits of an IPv4 or IPv6 address that TruncateIP keeps
 }
 
 // PrivacyKind is the way a value is protected.
@@ -170,16 +170,16 @@ func (p Privacy) String() string {
 	case Truncate:
 		return fmt.Sprintf("truncate(%d)", p.Length)
 	case TruncateIP:
-		return fmt.Sprintf("truncate(ip%d,%d)", p.V4, p.V6)
+		return fmt.Sprintf("truncate(ip%d/%d)", p.V4, p.V6)
 	case "":
 		return string(None)
 	}
 	return string(p.Kind)
 }
 
-const privacyForms = "none, hmac, truncate(8), truncate(ip24,48) or drop"
+const privacyForms = "none, hmac, truncate(8), truncate(ip24/48) or drop"
 
-// parsePrivacy reads "none", "hmac", "truncate(8)", "truncate(ip24,48)" or "drop".
+// parsePrivacy reads "none", "hmac", "truncate(8)", "truncate(ip24/48)" or "drop".
 func parsePrivacy(text string) (p Privacy, ok bool) {
 	switch PrivacyKind(text) {
 	case None, HMAC, DropValue:
@@ -193,7 +193,7 @@ func parsePrivacy(text string) (p Privacy, ok bool) {
 		return p, false
 	}
 	if bits, isAddress := strings.CutPrefix(inner, "ip"); isAddress {
-		four, six, _ := strings.Cut(bits, ",")
+		four, six, _ := strings.Cut(strings.Replace(bits, ",", "/", 1), "/")
 		v4, err4 := strconv.Atoi(four)
 		v6, err6 := strconv.Atoi(strings.TrimSpace(six))
 		return Privacy{Kind: TruncateIP, V4: v4, V6: v6},

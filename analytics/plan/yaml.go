@@ -32,6 +32,8 @@ type mapping struct {
 	line int
 	of   map[string]*yaml.Node
 	at   map[string]int // lines of the keys
+
+	spoilt map[string]bool // keys that are there after all, in a way that is a fault
 }
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
@@ -77,7 +79,7 @@ func (d *document) mapping(node *yaml.Node, path string, keys []string) *mapping
 		d.fault(node.Line, path, "it takes %s", what)
 		return nil
 	}
-	m := &mapping{document: d, path: path, line: node.Line, of: map[string]*yaml.Node{}, at: map[string]int{}}
+	m := &mapping{document: d, path: path, line: node.Line, of: map[string]*yaml.Node{}, at: map[string]int{}, spoilt: map[string]bool{}}
 	for i := 0; i < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		name := key.Value
@@ -86,12 +88,14 @@ func (d *document) mapping(node *yaml.Node, path string, keys []string) *mapping
 			d.fault(key.Line, path, "a key is a word")
 		case key.Tag == "!!merge", value.Kind == yaml.AliasNode, value.Anchor != "":
 			d.fault(key.Line, m.join(name), "anchors and aliases are not read here; write the value itself")
+			m.spoilt[name] = true
 		case twice:
 			d.fault(key.Line, m.join(name), "the key is there twice; remove one")
 		case len(keys) > 0 && !slices.Contains(keys, name):
 			hint := "; keys are " + strings.Join(keys, ", ")
 			if near := spelling.Nearest(name[:min(len(name), maxName)], keys); near != "" {
 				hint = "; did you mean " + m.join(near) + "?"
+				m.spoilt[near] = true
 			}
 			d.fault(key.Line, m.join(name), "there is no such key%s", hint)
 		default:
@@ -147,7 +151,7 @@ func (m *mapping) text(key string, longest int) string {
 // required is text that must be there.
 func (m *mapping) required(key string, longest int) string {
 	if _, there := m.of[key]; !there {
-		m.wrong(key, "it is missing; write it")
+		m.missing(key, "write it")
 		return ""
 	}
 	text := m.text(key, longest)
@@ -155,6 +159,13 @@ func (m *mapping) required(key string, longest int) string {
 		m.wrong(key, "it is empty; write it")
 	}
 	return text
+}
+
+// missing reports that a key is not there, unless there is a fault that says why.
+func (m *mapping) missing(key, remedy string) {
+	if !m.spoilt[key] {
+		m.wrong(key, "it is missing; %s", remedy)
+	}
 }
 
 // choice returns one of a few words, or otherwise if the key is not there.

@@ -56,7 +56,7 @@ type Engine struct {
 	stats   stats
 
 	mu     sync.Mutex // guards the fields below: one save or computation at a time
-	steady int        // ticks without a jump of the clock
+	steady int64      // seconds without a jump of the clock, since days were erased last
 	last   int64      // Unix seconds of the last tick
 	failed bool       // the last save
 
@@ -71,11 +71,13 @@ type stats struct {
 }
 
 const (
+	// tickEvery is how often values are computed, and the period is looked at.
 	tickEvery = 10 * time.Second
-	saveEvery = 3 // ticks
-	// steadyTicks is for how long the clock must have run without a jump before days
-	// are erased.
-	steadyTicks = 360
+	// jump is how far the clock may move between two ticks and has not jumped.
+	jump = time.Minute
+	// steadyFor is for how long the clock must have run without a jump before days are
+	// erased.
+	steadyFor = time.Hour
 )
 
 // New reads what an earlier run left, and starts nothing. cfg must have passed
@@ -203,15 +205,20 @@ func (e *Engine) begin() error {
 // Run computes the metrics' values and saves counts, until ctx is done; then it takes
 // in what is left, saves it and closes the file. All samples must have been added.
 func (e *Engine) Run(ctx context.Context) error {
-	ticker := time.NewTicker(tickEvery)
+	ticker := time.NewTicker(min(tickEvery, e.cfg.SaveInterval))
 	defer ticker.Stop()
-	for n := 1; ; n++ {
+	for saved := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return e.close(time.Now())
 		case <-ticker.C:
 		}
-		e.tick(time.Now(), n%saveEvery == 0)
+		now := time.Now()
+		due := now.Sub(saved) > e.cfg.SaveInterval-tickEvery/10
+		if due {
+			saved = now
+		}
+		e.tick(now, due)
 	}
 }
 
@@ -315,17 +322,19 @@ func (e *Engine) keepHouse(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	unix := now.Unix()
-	if gap := unix - e.last; gap < 0 || gap > 6*int64(tickEvery/time.Second) {
+	if gap := unix - e.last; gap < 0 || gap > int64(jump/time.Second) {
 		e.steady = 0
+	} else {
+		e.steady += gap
 	}
 	e.last = unix
-	e.steady++
 	for _, r := range e.rules {
 		r.evict(e.today(r) - lateDays)
 	}
-	if e.steady%steadyTicks != 0 {
+	if e.steady < int64(steadyFor/time.Second) {
 		return
 	}
+	e.steady = 0
 	e.letters.expire(now, e.cfg.Retention)
 	keep := day(e.cfg.Retention / oneDay)
 	e.noteErased(e.current.Load().days[0] - keep)

@@ -100,7 +100,7 @@ func TestRetention(t *testing.T) {
 		user := int(d - date(t, "2026-01-05"))
 		h.users("team.created", user, user+1, "")
 		h.tick()
-		for range steadyTicks + 1 { // an hour without a jump
+		for range steadyFor/tickEvery + 1 {
 			h.now = h.now.Add(tickEvery)
 			h.engine.keepHouse(h.now)
 		}

@@ -61,7 +61,7 @@ func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
 		log:           log,
 		hasher:        newHasher(),
 		contexts:      newContexts(cfg.Cardinality.MaxContexts, len(describe)),
-		maxIdentities: maxIdentitiesPerContext * cfg.Cardinality.MaxContexts,
+		maxIdentities: min(maxIdentitiesPerContext*cfg.Cardinality.MaxContexts, maxIndex),
 		wantExamples:  log.Enabled(context.Background(), slog.LevelDebug),
 	}
 	a.naming = naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags}

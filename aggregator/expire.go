@@ -85,18 +85,37 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 	for hash, more := uint64(0), true; more; more = hash != 0 {
 		w.mu.Lock()
 		hash = w.identities.sweepSegment(hash, aging, func(r ref, unused bool) bool {
-			to := r
-			if r.op() == opWeighted {
-				to = w.weighted[r.index()].ref
-			}
-			if !unused && !forget(slotID{familyOfOp(to.op()), to.index()}) {
+			to := w.destination(r)
+			if !unused && (to == 0 || !forget(slotID{familyOfOp(to.op()), to.index()})) {
 				return false
 			}
-			if r.op() == opWeighted {
-				w.freeWeight = append(w.freeWeight, r.index())
-			}
+			w.free(r)
 			return true
 		})
 		w.mu.Unlock()
+	}
+}
+
+// destination returns the ref of the context that a ref leads to, 0 if it leads to none.
+func (w *Worker) destination(r ref) ref {
+	if r != 0 && r.op() == opEvent {
+		r = w.eventRefs[r.index()].to
+	}
+	if r != 0 && r.op() == opWeighted {
+		r = w.weighted[r.index()].ref
+	}
+	return r
+}
+
+// free gives back what a ref leads through on its way to a context.
+func (w *Worker) free(r ref) {
+	if r != 0 && r.op() == opEvent {
+		inner := w.eventRefs[r.index()].to
+		w.eventRefs[r.index()] = eventRef{}
+		w.freeEvent = append(w.freeEvent, r.index())
+		r = inner
+	}
+	if r != 0 && r.op() == opWeighted {
+		w.freeWeight = append(w.freeWeight, r.index())
 	}
 }

@@ -27,6 +27,10 @@ type flusher struct {
 	percents []int       // ascending
 	own      ownSeries
 
+	eventGauges   Readings // nil: there are none
+	gaugeReadings []metric.Reading
+	gaugeContexts map[ownKey]*metric.Context
+
 	sizes struct{ series, sketches int } // of the last batch
 
 	mu    sync.Mutex // guards stats
@@ -47,6 +51,8 @@ func newFlusher(a *Aggregator) *flusher {
 		zeroFill: intervalsIn(a.cfg.Expiry.ZeroFill, a.cfg.FlushInterval),
 		seconds:  a.cfg.FlushInterval.Seconds(),
 		own:      newOwnSeries(a),
+
+		gaugeContexts: map[ownKey]*metric.Context{},
 
 		keptExpiry: intervalsIn(a.cfg.Expiry.KeptGauge, a.cfg.FlushInterval),
 	}
@@ -110,6 +116,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	mergeFamily(&m, keptGauges, func(c *columns) *column[keptGauge] { return &c.keptGauges }, m.keptGauge)
 	f.sizes.series, f.sizes.sketches = len(b.Series), len(b.Sketches)
 	m.takePassed()
+	f.addEventGauges(b)
 	f.expire()
 
 	f.mu.Lock()

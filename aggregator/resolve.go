@@ -28,6 +28,16 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		w.stats.refused[metric.ReservedName]++
 		return
 	}
+	event, counts := w.eventOf(s)
+	if !counts {
+		return
+	}
+	if event != nil && !event.Metered() {
+		if to, ok := w.withEvent(event, 0); ok && w.identities.count < w.aggregator.maxIdentities {
+			w.identities.insert(hash, check, to)
+		}
+		return
+	}
 	if w.id.Time != 0 {
 		switch k := w.id.Kind; {
 		case k == metric.Counter, k == metric.Gauge, k == metric.KeptGauge && !changes(s):
@@ -50,14 +60,16 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 	}
 	if weight := 1 / w.id.Rate; weight != 1 && heedsRate(r.op()) {
 		to := weightedRef{r, weight, w.id.Kind == metric.ClassicTimer}
-		if remember {
+		if remember && event == nil { // of an event that is sampled each line is resolved
 			w.identities.insert(hash, check, w.weigh(to))
 		}
 		w.addWeighted(to, s)
 		return
 	}
 	if remember {
-		w.identities.insert(hash, check, r)
+		if to, ok := w.withEvent(event, r); ok {
+			w.identities.insert(hash, check, to)
+		}
 	}
 	w.add(r, s)
 }

@@ -24,12 +24,16 @@ type Worker struct {
 	number     int
 	describe   Describe
 
+	resolveEvent ResolveEvent // nil: there are no analytics events
+
 	// Scratch, to be reused.
 	id      metric.Identity
 	scratch identityScratch
 	lines   *metric.Lines // under way, their packed values
 	now     int64         // when they came
 	salt    uint64        // of their sender
+	wall    int64         // Unix seconds, at the moment wallAt of now
+	wallAt  int64
 	hashes  [window]uint64
 	checks  [window]uint32
 	refs    [window]ref
@@ -38,6 +42,8 @@ type Worker struct {
 	identities *identities
 	weighted   []weightedRef              // by the index of an opWeighted ref
 	freeWeight []uint32                   // indexes of weighted that are free
+	eventRefs  []eventRef                 // by the index of an opEvent ref
+	freeEvent  []uint32                   // indexes of eventRefs that are free
 	passing    map[string]*metric.Context // of points that are passed on in this interval
 	active     *columns                   // filled by the reader
 	spare      *columns                   // read and emptied by the flusher, without mu
@@ -65,6 +71,8 @@ type workerStats struct {
 	rejected                     [metric.Reasons]uint64
 	resolved                     uint64 // identities met for the first time
 	unremembered                 uint64 // of these, how many the table had no room for
+	eventSamples                 uint64 // samples of analytics events, those refused included
+	unrememberedEvents           uint64 // identities of events beyond maxEventIdentities
 }
 
 func newWorker(a *Aggregator, number int, describe Describe) *Worker {
@@ -179,6 +187,8 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 		w.active.keptGauges.at(r.index()).add(s, w.packed(s), w.now)
 	case opWeighted:
 		w.addWeighted(w.weighted[r.index()], s)
+	case opEvent:
+		w.addEvent(r.index(), s)
 	}
 }
 

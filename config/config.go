@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/analytics"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/parser"
@@ -24,6 +25,7 @@ type Config struct {
 	Listen     listener.Config   `yaml:"listen"`
 	Parser     parser.Config     `yaml:",squash"`
 	Aggregator aggregator.Config `yaml:",squash"`
+	Analytics  analytics.Config  `yaml:"analytics"`
 	Forwarder  forwarder.Config  `yaml:",squash"`
 	Log        LogConfig         `yaml:"log"`
 }
@@ -40,6 +42,7 @@ func Default() Config {
 		Listen:     listener.DefaultConfig(),
 		Parser:     parser.DefaultConfig(),
 		Aggregator: aggregator.DefaultConfig(),
+		Analytics:  analytics.DefaultConfig(),
 		Forwarder:  forwarder.DefaultConfig(),
 		Log:        LogConfig{Level: "info", Format: "text"},
 	}
@@ -48,7 +51,7 @@ func Default() Config {
 // faults returns what is wrong with the configuration.
 func (c *Config) faults() []error {
 	var all []error
-	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Forwarder.Validate()} {
+	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Analytics.Validate(), c.Forwarder.Validate()} {
 		all = append(all, flatten(err)...)
 	}
 	for i, socket := range c.Listen.More {

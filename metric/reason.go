@@ -33,6 +33,8 @@ const (
 	ReservedName   // its name begins like weir's own
 	TimestampLimit // too many points with their own timestamps in one interval
 
+	EventRefused // it is an analytics event that does not count
+
 	// Reasons is how many there are.
 	Reasons
 )
@@ -57,6 +59,7 @@ var reasonNames = [Reasons]string{
 	ContextLimit:   "context_limit",
 	ReservedName:   "reserved_name",
 	TimestampLimit: "timestamp_limit",
+	EventRefused:   "analytics_event",
 }
 
 // String returns the reason's name, in lower case with underscores.

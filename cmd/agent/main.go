@@ -70,6 +70,7 @@ func newCommand() *cobra.Command {
 		},
 		newSendCommand(&configFile),
 		newExplainCommand(&configFile),
+		newEventsCommand(&configFile),
 		&cobra.Command{
 			Use:   "version",
 			Short: "Print the version",

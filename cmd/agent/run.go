@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/analytics"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
@@ -48,6 +49,7 @@ type agent struct {
 	listener   *listener.Listener
 	parsers    []*parser.Parser // by reader
 	aggregator *aggregator.Aggregator
+	analytics  *analytics.Engine // nil: there are no definitions
 	forwarder  *forwarder.Forwarder
 	log        *slog.Logger
 }
@@ -55,13 +57,18 @@ type agent struct {
 // newAgent acquires everything and starts nothing.
 func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	cfg.Listen.OriginDetection = cfg.Aggregator.Origin.Detect
-	l, err := listener.New(cfg.Listen, log)
+	// What was counted is there before a socket opens.
+	events, err := newAnalytics(cfg, log)
 	if err != nil {
 		return nil, err
 	}
+	l, err := listener.New(cfg.Listen, log)
+	if err != nil {
+		return nil, errors.Join(err, closeAnalytics(events))
+	}
 	f, err := forwarder.New(cfg.Forwarder, "weir/"+version, log)
 	if err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(err, l.Close(), closeAnalytics(events))
 	}
 	parsers := make([]*parser.Parser, l.Readers())
 	describe := make([]aggregator.Describe, l.Readers())
@@ -70,13 +77,16 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 		parsers[i] = parser.New(parser.Config{Dialect: info.Dialect, TagStyle: info.TagStyle}.Or(cfg.Parser))
 		describe[i] = parsers[i].Describe
 	}
-	return &agent{
+	a := &agent{
 		listener:   l,
 		parsers:    parsers,
 		aggregator: aggregator.New(cfg.Aggregator, describe, log),
+		analytics:  events,
 		forwarder:  f,
 		log:        log,
-	}, nil
+	}
+	connectAnalytics(a.aggregator, events)
+	return a, nil
 }
 
 // run blocks until ctx is done and everything is delivered or given up. A stage
@@ -91,10 +101,13 @@ func (a *agent) run(ctx context.Context) error {
 	noMoreSamples, endSamples := context.WithCancel(context.Background())
 	defer endSamples()
 	var stages sync.WaitGroup
+	noMoreEvents, endEvents := context.WithCancel(context.Background())
 	stages.Go(func() {
 		defer close(batches)
+		defer endEvents()
 		a.aggregator.Run(noMoreSamples, a.readings, batches)
 	})
+	stages.Go(func() { a.runAnalytics(noMoreEvents) })
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
 
@@ -129,6 +142,9 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = append(dst, metric.Reading{Name: "running", Value: 1, Level: true})
 	dst = a.listener.Readings(dst)
 	dst = a.aggregator.Readings(dst)
+	if a.analytics != nil {
+		dst = a.analytics.Readings(dst)
+	}
 	return a.forwarder.Readings(dst)
 }
 

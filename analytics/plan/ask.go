@@ -85,7 +85,7 @@ func present(what string) func(string) error {
 
 func (a *asker) attributes(d *Draft) {
 	fmt.Fprintf(a.out, "Attributes, as NAME:TYPE[:required][:ROLE]. Types: %s, enum(one|two). Roles: %s.\n",
-		list(types[:len(types)-2]), list(roles))
+		list(plainTypes), list(roles))
 	for a.err == nil && len(d.Attributes) < maxAttributes {
 		answer := a.text("Attribute (none for no more)", func(answer string) error {
 			if answer == "" {

@@ -123,7 +123,7 @@ func ParseAttribute(text string) (Attribute, error) {
 			role = word
 		default:
 			return a, fmt.Errorf("attr: in %q there is no %q; a type is %s or enum(one|two), a role %s, and required stands alone",
-				short(text), short(word), list(types[:len(types)-2]), list(roles))
+				short(text), short(word), list(plainTypes), list(roles))
 		}
 	}
 	a.Role = defaultRole(name, a.Type)

@@ -21,6 +21,9 @@ const (
 
 var types = []string{string(String), string(Int), string(Float), string(Bool), string(Enum), string(Timestamp)}
 
+// plainTypes are the types that need nothing but their name.
+var plainTypes = []string{string(String), string(Int), string(Float), string(Bool), string(Timestamp)}
+
 // Role is what an attribute is for.
 type Role string
 

@@ -6,9 +6,10 @@ import "github.com/spf13/cobra"
 func newEventsCommand(configFile *string) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "events",
-		Short: "Analytics events: what they amount to",
+		Short: "Analytics events: their definitions, and what they amount to",
 		Args:  cobra.NoArgs,
 	}
 	command.AddCommand(newReportCommand(configFile))
+	addDefinitionCommands(command, configFile)
 	return command
 }

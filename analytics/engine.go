@@ -226,7 +226,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) tick(now time.Time, save bool) {
 	e.drain(now)
 	if save {
-		e.save(now)
+		_ = e.save(now) // the log has said what failed, and it is tried again
 	}
 	e.keepHouse(now)
 	e.compute(now)
@@ -237,6 +237,7 @@ func (e *Engine) tick(now time.Time, save bool) {
 
 func (e *Engine) close(now time.Time) error {
 	e.drain(now)
+	e.letters.save()
 	err := e.save(now)
 	e.compute(now)
 	e.report(now)
@@ -262,7 +263,6 @@ func (e *Engine) drain(now time.Time) {
 func (e *Engine) save(now time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.letters.save()
 	began := time.Now()
 	err := e.saveRules()
 	if errors.Is(err, errFileDamaged) && e.startAnew(err) {
@@ -331,6 +331,7 @@ func (e *Engine) keepHouse(now time.Time) {
 	for _, r := range e.rules {
 		r.evict(e.today(r) - lateDays)
 	}
+	e.letters.save()
 	if e.steady < int64(steadyFor/time.Second) {
 		return
 	}

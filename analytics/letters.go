@@ -34,8 +34,8 @@ type deadLetters struct {
 
 const (
 	lettersName   = "dead_letters.ndjson"
-	lettersQueue  = 256
-	maxLetterTags = 64
+	lettersQueue  = 512
+	maxLetterTags = 32
 	maxLetterText = 200
 )
 

@@ -321,7 +321,7 @@ func TestDeadLetters(t *testing.T) {
 		for range 3 {
 			h.send(fmt.Sprintf("analytics.nobody:1|c|#text:%s%d", strings.Repeat("x", 150), i))
 		}
-		h.engine.save(h.now)
+		h.engine.keepHouse(h.now)
 	}
 	for _, name := range []string{lettersName, lettersName + ".1"} {
 		info, err := os.Stat(filepath.Join(h.cfg.StateDir, name))

@@ -163,6 +163,28 @@ func TestWriteRoundTrip(t *testing.T) {
 	}
 }
 
+// Of several files none is written if one is there already.
+func TestWriteFiles(t *testing.T) {
+	dir := t.TempDir()
+	files := []File{{"events/a.yml", []byte("a")}, {"metrics/b.yml", []byte("b")}}
+	writeFiles(t, dir, map[string]string{"metrics/b.yml": "mine"})
+	if err := WriteFiles(dir, files, false); err == nil || !strings.Contains(err.Error(), "b.yml is there already") {
+		t.Errorf("WriteFiles: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "events")); err == nil {
+		t.Error("some of the files are written")
+	}
+	if err := WriteFiles(dir, files, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		got, err := os.ReadFile(filepath.Join(dir, f.Name))
+		if err != nil || string(got) != string(f.Text) {
+			t.Errorf("%s: %q, %v", f.Name, got, err)
+		}
+	}
+}
+
 // snippetClients run a snippet, with the real client where it is installed, against a
 // client that keeps the line for the test.
 var snippetClients = map[string]struct {

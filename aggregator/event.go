@@ -77,7 +77,7 @@ func (w *Worker) withEvent(e Event, r ref) (to ref, ok bool) {
 	if e == nil {
 		return r, true
 	}
-	if len(w.eventRefs)-len(w.freeEvent) >= maxEventIdentities {
+	if w.events >= maxEventIdentities {
 		w.stats.unrememberedEvents++
 		return r, false
 	}
@@ -85,19 +85,19 @@ func (w *Worker) withEvent(e Event, r ref) (to ref, ok bool) {
 	if kept == nil {
 		return r, false
 	}
+	i := uint32(w.events + len(w.freeEvent))
 	if n := len(w.freeEvent); n > 0 {
-		i := w.freeEvent[n-1]
+		i = w.freeEvent[n-1]
 		w.freeEvent = w.freeEvent[:n-1]
-		w.eventRefs[i] = eventRef{r, kept}
-		return makeRef(opEvent, i), true
 	}
-	w.eventRefs = append(w.eventRefs, eventRef{r, kept})
-	return makeRef(opEvent, uint32(len(w.eventRefs)-1)), true
+	w.events++
+	*w.eventRefs.at(i) = eventRef{r, kept}
+	return makeRef(opEvent, i), true
 }
 
 // addEvent adds a sample of an event that is known.
 func (w *Worker) addEvent(index uint32, s *metric.Sample) {
-	e := &w.eventRefs[index]
+	e := w.eventRefs.at(index)
 	w.stats.eventSamples++
 	if !e.event.Add(s.Value, w.packed(s), w.unixNow()) {
 		w.stats.refused[metric.EventRefused]++

@@ -99,7 +99,7 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 // destination returns the ref of the context that a ref leads to, 0 if it leads to none.
 func (w *Worker) destination(r ref) ref {
 	if r != 0 && r.op() == opEvent {
-		r = w.eventRefs[r.index()].to
+		r = w.eventRefs.at(r.index()).to
 	}
 	if r != 0 && r.op() == opWeighted {
 		r = w.weighted[r.index()].ref
@@ -110,8 +110,10 @@ func (w *Worker) destination(r ref) ref {
 // free gives back what a ref leads through on its way to a context.
 func (w *Worker) free(r ref) {
 	if r != 0 && r.op() == opEvent {
-		inner := w.eventRefs[r.index()].to
-		w.eventRefs[r.index()] = eventRef{}
+		e := w.eventRefs.at(r.index())
+		inner := e.to
+		*e = eventRef{}
+		w.events--
 		w.freeEvent = append(w.freeEvent, r.index())
 		r = inner
 	}

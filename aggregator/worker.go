@@ -42,7 +42,8 @@ type Worker struct {
 	identities *identities
 	weighted   []weightedRef              // by the index of an opWeighted ref
 	freeWeight []uint32                   // indexes of weighted that are free
-	eventRefs  []eventRef                 // by the index of an opEvent ref
+	eventRefs  column[eventRef]           // by the index of an opEvent ref
+	events     int                        // of eventRefs that are in use
 	freeEvent  []uint32                   // indexes of eventRefs that are free
 	passing    map[string]*metric.Context // of points that are passed on in this interval
 	active     *columns                   // filled by the reader

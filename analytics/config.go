@@ -21,6 +21,7 @@ type Config struct {
 	KeyFile            string            `yaml:"key_file"` // "": Keys
 	Keys               metric.Secret     `yaml:"keys"`     // "": one that is kept in the state folder
 	IncludeToday       bool              `yaml:"include_today"`
+	SaveInterval       time.Duration     `yaml:"save_interval"`
 	Retention          time.Duration     `yaml:"retention"` // of days of counts
 	MaxSketches        int               `yaml:"max_sketches"`
 	MaxValuesPerFilter int               `yaml:"max_values_per_filter"`
@@ -57,6 +58,7 @@ func DefaultConfig() Config {
 		Mode:               string(options.Mode),
 		ContextTags:        options.Context,
 		Collect:            []string{},
+		SaveInterval:       30 * time.Second,
 		Retention:          40 * oneDay,
 		MaxSketches:        1000,
 		MaxValuesPerFilter: 100,
@@ -112,6 +114,9 @@ func (c *Config) Validate() error {
 		if _, err := parseKeys(c.Keys.Reveal()); err != nil {
 			faults = append(faults, err)
 		}
+	}
+	if c.SaveInterval < time.Second || c.SaveInterval > time.Hour {
+		fault("save_interval", "%v is out of range; use 1s to 1h", c.SaveInterval)
 	}
 	if c.Retention < leastRetention || c.Retention > mostRetention {
 		fault("retention", "%v is out of range; use %v to %v", c.Retention, leastRetention, mostRetention)

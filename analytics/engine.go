@@ -56,10 +56,11 @@ type Engine struct {
 	stats   stats
 
 	mu     sync.Mutex // guards the fields below: one save or computation at a time
-	steady int        // ticks without a jump of the clock
+	steady int64      // seconds without a jump of the clock, since days were erased last
 	last   int64      // Unix seconds of the last tick
 	failed bool       // the last save
 
+	erased  day       // the days before it are gone
 	orphans []*record // days of rules that the plan does not have any more
 }
 
@@ -70,11 +71,13 @@ type stats struct {
 }
 
 const (
+	// tickEvery is how often values are computed, and the period is looked at.
 	tickEvery = 10 * time.Second
-	saveEvery = 3 // ticks
-	// steadyTicks is for how long the clock must have run without a jump before days
-	// are erased.
-	steadyTicks = 360
+	// jump is how far the clock may move between two ticks and has not jumped.
+	jump = time.Minute
+	// steadyFor is for how long the clock must have run without a jump before days are
+	// erased.
+	steadyFor = time.Hour
 )
 
 // New reads what an earlier run left, and starts nothing. cfg must have passed
@@ -135,23 +138,38 @@ func (e *Engine) open() error {
 		}
 		return r.restore(rec, e.today(r)-lateDays, packer)
 	}
-	disk, damaged, err := openStore(e.cfg.StateDir, e.log, visit, func() {
+	forget := func() {
 		e.stats.damaged.Add(1)
 		e.orphans = nil
 		for _, r := range e.rules {
 			r.forgetSaved()
 		}
-	})
-	if err != nil {
-		return err
 	}
-	e.store = disk
-	e.stats.damaged.Add(uint64(damaged))
-	for _, r := range e.rules {
-		r.disk = disk
+	for try := 0; ; try++ {
+		disk, damaged, err := openStore(e.cfg.StateDir, e.log, visit, forget)
+		if err != nil {
+			return err
+		}
+		e.store = disk
+		e.stats.damaged.Add(uint64(damaged))
+		for _, r := range e.rules {
+			r.disk = disk
+		}
+		if err = e.begin(); err == nil {
+			break
+		}
+		if try > 0 || !errors.Is(err, errFileDamaged) {
+			return errors.Join(err, disk.close())
+		}
+		if err := disk.setAside(err); err != nil {
+			return err
+		}
+		forget()
 	}
-	if err := e.begin(); err != nil {
-		return errors.Join(err, disk.close())
+	// The file may be sound and yet not the one that was left.
+	if before, err := ReadReport(e.cfg.StateDir); err == nil && e.store.records < before.Records {
+		e.log.Error("the file of unique counts holds less than was saved", "file", e.store.path, "records", e.store.records, "saved", before.Records)
+		e.stats.damaged.Add(1)
 	}
 	return nil
 }
@@ -161,6 +179,12 @@ func (e *Engine) today(r *rule) day { return e.current.Load().days[r.zone] }
 // begin finds out, or notes, since when each rule counts.
 func (e *Engine) begin() error {
 	fresh := map[string]string{}
+	e.erased = forever
+	if text, err := e.store.meta(erasedName); err != nil {
+		return err
+	} else if text != "" {
+		_ = e.erased.UnmarshalText([]byte(text)) // what is no date is as good as none
+	}
 	for _, r := range e.rules {
 		name := fmt.Sprintf("since %x", ruleKey(r.text, r.keyID()))
 		text, err := e.store.meta(name)
@@ -181,15 +205,20 @@ func (e *Engine) begin() error {
 // Run computes the metrics' values and saves counts, until ctx is done; then it takes
 // in what is left, saves it and closes the file. All samples must have been added.
 func (e *Engine) Run(ctx context.Context) error {
-	ticker := time.NewTicker(tickEvery)
+	ticker := time.NewTicker(min(tickEvery, e.cfg.SaveInterval))
 	defer ticker.Stop()
-	for n := 1; ; n++ {
+	for saved := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return e.close(time.Now())
 		case <-ticker.C:
 		}
-		e.tick(time.Now(), n%saveEvery == 0)
+		now := time.Now()
+		due := now.Sub(saved) > e.cfg.SaveInterval-tickEvery/10
+		if due {
+			saved = now
+		}
+		e.tick(now, due)
 	}
 }
 
@@ -197,7 +226,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) tick(now time.Time, save bool) {
 	e.drain(now)
 	if save {
-		e.save(now)
+		_ = e.save(now) // the log has said what failed, and it is tried again
 	}
 	e.keepHouse(now)
 	e.compute(now)
@@ -208,6 +237,7 @@ func (e *Engine) tick(now time.Time, save bool) {
 
 func (e *Engine) close(now time.Time) error {
 	e.drain(now)
+	e.letters.save()
 	err := e.save(now)
 	e.compute(now)
 	e.report(now)
@@ -233,22 +263,10 @@ func (e *Engine) drain(now time.Time) {
 func (e *Engine) save(now time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.letters.save()
 	began := time.Now()
-	var err error
-	for some := range slices.Chunk(e.rules, 64) { // so that memory for records stays small
-		var records []*record
-		var saved []func()
-		for _, r := range some {
-			dirty, done := r.dirty()
-			records, saved = append(records, dirty...), append(saved, done)
-		}
-		if err = e.store.put(records, nil); err != nil {
-			break
-		}
-		for _, done := range saved {
-			done()
-		}
+	err := e.saveRules()
+	if errors.Is(err, errFileDamaged) && e.startAnew(err) {
+		err = e.saveRules()
 	}
 	e.stats.saveNanoseconds.Store(int64(time.Since(began)))
 	e.stats.saves.Add(1)
@@ -257,29 +275,45 @@ func (e *Engine) save(now time.Time) error {
 		if !e.failed {
 			e.log.Error("unique counts cannot be saved; they go on in memory", "file", e.store.path, "error", err)
 		}
-		if errors.Is(err, errFileDamaged) {
-			e.startAnew(err)
-		}
 	}
 	e.failed = err != nil
 	return err
 }
 
+func (e *Engine) saveRules() error {
+	for some := range slices.Chunk(e.rules, 64) { // so that memory for records stays small
+		var records []*record
+		var saved []func()
+		for _, r := range some {
+			dirty, done := r.dirty()
+			records, saved = append(records, dirty...), append(saved, done)
+		}
+		if err := e.store.put(records, nil); err != nil {
+			return err
+		}
+		for _, done := range saved {
+			done()
+		}
+	}
+	return nil
+}
+
 // startAnew sets a file aside that turned out to be damaged, and begins a new one with
-// all that is in memory.
-func (e *Engine) startAnew(why error) {
+// all that is in memory. It reports whether there is one.
+func (e *Engine) startAnew(why error) bool {
 	e.stats.damaged.Add(1)
 	if err := e.store.setAside(why); err != nil {
 		e.log.Error("the damaged file cannot be set aside", "error", err)
-		return
+		return false
 	}
 	if _, err := e.store.open(func(*record) error { return nil }); err != nil {
 		e.log.Error("a new file for unique counts cannot be made", "error", err)
-		return
+		return false
 	}
 	for _, r := range e.rules {
 		r.forgetSaved()
 	}
+	return true
 }
 
 // keepHouse drops from memory what is over, and erases what is older than retention.
@@ -288,19 +322,23 @@ func (e *Engine) keepHouse(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	unix := now.Unix()
-	if gap := unix - e.last; gap < 0 || gap > 6*int64(tickEvery/time.Second) {
+	if gap := unix - e.last; gap < 0 || gap > int64(jump/time.Second) {
 		e.steady = 0
+	} else {
+		e.steady += gap
 	}
 	e.last = unix
-	e.steady++
 	for _, r := range e.rules {
 		r.evict(e.today(r) - lateDays)
 	}
-	if e.steady%steadyTicks != 0 {
+	e.letters.save()
+	if e.steady < int64(steadyFor/time.Second) {
 		return
 	}
+	e.steady = 0
 	e.letters.expire(now, e.cfg.Retention)
 	keep := day(e.cfg.Retention / oneDay)
+	e.noteErased(e.current.Load().days[0] - keep)
 	for _, r := range e.rules {
 		gone, past, done := r.erase(e.today(r) - keep)
 		if len(gone) == 0 {
@@ -318,6 +356,20 @@ func (e *Engine) keepHouse(now time.Time) {
 	}
 	e.eraseOrphans(e.current.Load().days[0] - keep)
 	e.eraseResults(now)
+}
+
+const erasedName = "erased before"
+
+// noteErased remembers that the days before one are gone.
+func (e *Engine) noteErased(before day) {
+	if before <= e.erased {
+		return
+	}
+	if err := e.store.setMeta(map[string]string{erasedName: before.String()}); err != nil {
+		e.log.Error("old counts cannot be erased", "file", e.store.path, "error", err)
+		return
+	}
+	e.erased = before
 }
 
 // eraseOrphans erases the days before one that belong to no rule.

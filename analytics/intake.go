@@ -15,6 +15,7 @@ type Intake struct {
 	engine *Engine
 	result plan.Result
 	under  Occurrence // way
+	line   line       // of it
 	tags   [][]byte   // of the line under way that are not for the plan, then those of its counter
 	sent   [][]byte   // the line's tags as they came
 	text   []byte     // backs tags
@@ -68,10 +69,8 @@ func (in *Intake) Resolve(id *metric.Identity, now int64) *Occurrence {
 	e.plan.Check(name, id, r)
 
 	o := &in.under
-	*o = Occurrence{
-		in: in, verdict: r.Verdict, weight: 1 / id.Rate,
-		uniques: o.uniques[:0], sums: o.sums[:0], totals: o.totals[:0], name: name,
-	}
+	in.line = line{verdict: r.Verdict, weight: 1 / id.Rate, name: name, totals: in.line.totals[:0]}
+	*o = Occurrence{in: in, uniques: o.uniques[:0], sums: o.sums[:0], line: &in.line}
 	if o.event = e.unplanned; r.Event != nil {
 		o.event = e.events[r.Event]
 	}

@@ -34,8 +34,8 @@ type deadLetters struct {
 
 const (
 	lettersName   = "dead_letters.ndjson"
-	lettersQueue  = 256
-	maxLetterTags = 64
+	lettersQueue  = 512
+	maxLetterTags = 32
 	maxLetterText = 200
 )
 
@@ -57,38 +57,47 @@ type letter struct {
 	KeyID    string    `json:"key_id,omitempty"` // of the pseudonyms
 }
 
-// write takes the line under way. Beyond max_rate lines a second, or with too many
-// waiting for the disk, it is dropped and counted.
-func (d *deadLetters) write(o *Occurrence, outcomes uint32, now int64) {
+// admit reports whether a letter may be written in the second under way. Beyond
+// max_rate it is counted as dropped.
+func (d *deadLetters) admit(now int64) bool {
 	if !d.cfg.Enabled {
-		return
+		return false
 	}
 	if d.second.Swap(now) != now {
 		d.within.Store(0)
 	}
 	if d.within.Add(1) > int64(d.cfg.MaxRate) {
 		d.dropped.Add(1)
-		return
+		return false
 	}
-	l := letter{Time: time.Unix(now, 0).UTC(), Event: o.event.name}
+	return true
+}
+
+// letter returns what is to be said of the line under way.
+func (d *deadLetters) letter(o *Occurrence) *letter {
+	r := &o.in.result
+	l := &letter{Event: o.event.name, KeyID: d.key.id}
+	if r.Event == nil {
+		l.Event = short(o.name)
+	}
+	for _, v := range r.Violations {
+		l.Why = append(l.Why, r.Explain(v))
+	}
+	for _, tag := range o.in.sent[:min(len(o.in.sent), maxLetterTags)] {
+		if text, ok := d.redacted(r.Event, tag); ok {
+			l.Tags = append(l.Tags, text)
+		}
+	}
+	return l
+}
+
+// write hands a letter that was admitted over. With too many waiting for the disk it is
+// dropped and counted.
+func (d *deadLetters) write(l *letter, outcomes uint32, now int64) {
+	l.Time = time.Unix(now, 0).UTC()
 	for outcome := range plan.Outcomes {
 		if outcomes&(1<<outcome) != 0 {
 			l.Outcomes = append(l.Outcomes, outcome.String())
-		}
-	}
-	if o == &o.in.under { // or else the line is known, and its tags are forgotten
-		l.KeyID = d.key.id
-		r := &o.in.result
-		if r.Event == nil {
-			l.Event = short(o.name)
-		}
-		for _, v := range r.Violations {
-			l.Why = append(l.Why, r.Explain(v))
-		}
-		for _, tag := range o.in.sent[:min(len(o.in.sent), maxLetterTags)] {
-			if text, ok := d.redacted(r.Event, tag); ok {
-				l.Tags = append(l.Tags, text)
-			}
 		}
 	}
 	text, err := json.Marshal(l)

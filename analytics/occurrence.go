@@ -10,7 +10,18 @@ import (
 // add to. All that does not depend on a line's value was decided when the identity was
 // resolved.
 type Occurrence struct {
-	in       *Intake
+	in      *Intake
+	uniques []unique
+	sums    []sum
+	*line   // nil once it is kept
+
+	// Where it counts during a period.
+	from, until int64 // Unix seconds
+	tally       *tally
+}
+
+// line is what is known of an identity when it is resolved, and not kept.
+type line struct {
 	event    *event
 	verdict  plan.Verdict
 	outcomes uint32 // a bit for each
@@ -18,18 +29,11 @@ type Occurrence struct {
 	once     bool   // it is not to be remembered
 	late     bool   // it counts for no day
 	weight   float64
-	at       int64  // Unix seconds; 0: when it comes
-	id       uint64 // stands for its _id; 0 without
-	name     []byte // as sent, without the prefix; borrowed
-
-	uniques []unique
-	missed  []*rule // of those that count who, those that cannot know
-	sums    []sum
-	totals  []*rule
-
-	// Where it counts during a period.
-	from, until int64 // Unix seconds
-	tally       *tally
+	at       int64   // Unix seconds; 0: when it comes
+	id       uint64  // stands for its _id; 0 without
+	name     []byte  // as sent, without the prefix; borrowed
+	missed   []*rule // of the rules that count who, those that cannot know
+	totals   []*rule
 }
 
 // unique is somebody who counts for a rule.
@@ -55,7 +59,10 @@ func (o *Occurrence) Add(value float64, more []float64, now int64) bool {
 		m, whole := wholeNumber(v)
 		n, ok = n+m, ok && whole
 	}
-	if !ok || o.once {
+	if o.line == nil && !ok {
+		return o.refuse(now)
+	}
+	if o.line != nil && (o.once || !ok) {
 		return o.addOnce(n, ok, now)
 	}
 	for now < o.from || now >= o.until || !o.tally.add(n) {
@@ -68,6 +75,17 @@ func (o *Occurrence) Add(value float64, more []float64, now int64) bool {
 		s.rule.add(o.tally.period.days[s.rule.zone], o.tally.period.days[s.rule.zone], s.by*float64(n))
 	}
 	return true
+}
+
+// refuse counts a line of a known identity that is no whole number of occurrences.
+func (o *Occurrence) refuse(now int64) bool {
+	f := o.tally.effect
+	f.event.count(f.outcomes|1<<plan.BadCount, 1)
+	f.event.lastSeen.Store(now)
+	if letters := o.in.engine.letters; letters.admit(now) {
+		letters.write(&letter{Event: f.event.name}, f.outcomes|1<<plan.BadCount, now)
+	}
+	return false
 }
 
 // enter begins a period: everybody is counted in its days, and occurrences go to its
@@ -93,9 +111,6 @@ func (o *Occurrence) countWho(p *period, now int64) {
 			u.rule.insert(d, newest, u.element)
 		}
 	}
-	for _, r := range o.missed {
-		r.miss(p.days[r.zone], today.days[r.zone])
-	}
 }
 
 // addOnce is Add for lines that are counted by themselves: those that say when they
@@ -115,8 +130,8 @@ func (o *Occurrence) addOnce(n int64, whole bool, now int64) bool {
 	}
 	o.event.count(outcomes, 1)
 	o.event.lastSeen.Store(now)
-	if o.verdict == plan.Unplanned || refused && o.verdict != plan.Deny {
-		e.letters.write(o, outcomes, now)
+	if (o.verdict == plan.Unplanned || refused && o.verdict != plan.Deny) && e.letters.admit(now) {
+		e.letters.write(e.letters.letter(o), outcomes, now)
 	}
 	if refused {
 		return false
@@ -130,6 +145,9 @@ func (o *Occurrence) addOnce(n int64, whole bool, now int64) bool {
 	}
 	p, today := o.in.period(at), o.in.period(now)
 	o.countWho(p, now)
+	for _, r := range o.missed {
+		r.miss(p.days[r.zone], today.days[r.zone])
+	}
 	events := float64(n) * o.weight
 	grow := func(r *rule, by float64) {
 		if d, newest := p.days[r.zone], today.days[r.zone]; d >= newest-lateDays {
@@ -156,7 +174,7 @@ func (o *Occurrence) Keep() *Occurrence {
 		return nil
 	}
 	kept := *o
-	kept.name, kept.totals, kept.missed = nil, nil, nil
+	kept.line = nil
 	kept.uniques, kept.sums = slices.Clone(o.uniques), slices.Clone(o.sums)
 	return &kept
 }

@@ -18,6 +18,8 @@ type Report struct {
 	Time   time.Time     `json:"time"`
 	Values []Value       `json:"values"`
 	Events []EventReport `json:"events"`
+
+	Records int `json:"records"` // in the file of counts
 }
 
 // EventReport is what became of the lines of one event since the agent started.
@@ -30,7 +32,9 @@ type EventReport struct {
 const reportName = "report.json"
 
 func (e *Engine) report(now time.Time) {
-	r := Report{Time: now.UTC(), Values: e.Values(), Events: []EventReport{}}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := Report{Time: now.UTC(), Values: e.Values(), Events: []EventReport{}, Records: e.store.records}
 	for _, ev := range e.allEvents {
 		one := EventReport{Event: ev.name, Outcomes: map[string]uint64{}}
 		if at := ev.lastSeen.Load(); at != 0 {

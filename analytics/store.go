@@ -25,6 +25,8 @@ type store struct {
 	path string
 	log  *slog.Logger
 	db   *bbolt.DB
+	// records is how many there are, as of the last transaction.
+	records int
 	packer
 }
 
@@ -82,8 +84,10 @@ func (s *store) open(visit func(*record) error) (damaged int, err error) {
 				return err
 			}
 			var bad [][]byte
+			count := 0
 			cursor := bucket.Cursor()
 			for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
+				count++
 				r, err := readRecord(v)
 				if err == nil && !bytes.Equal(k, recordKey(r.rule, r.keyID, r.day)) {
 					err = errDamaged
@@ -101,7 +105,7 @@ func (s *store) open(visit func(*record) error) (damaged int, err error) {
 					return err
 				}
 			}
-			damaged = len(bad)
+			damaged, s.records = len(bad), count-len(bad)
 			return nil
 		})
 	})
@@ -149,20 +153,33 @@ func (s *store) put(records, erase []*record) error {
 		return nil
 	}
 	return guard(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error {
+		count := s.records
+		err := s.db.Update(func(tx *bbolt.Tx) error {
 			bucket := tx.Bucket(countsBucket)
 			for _, r := range records {
-				if err := bucket.Put(recordKey(r.rule, r.keyID, r.day), s.append(nil, r)); err != nil {
+				key := recordKey(r.rule, r.keyID, r.day)
+				if bucket.Get(key) == nil {
+					count++
+				}
+				if err := bucket.Put(key, s.append(nil, r)); err != nil {
 					return err
 				}
 			}
 			for _, r := range erase {
-				if err := bucket.Delete(recordKey(r.rule, r.keyID, r.day)); err != nil {
+				key := recordKey(r.rule, r.keyID, r.day)
+				if bucket.Get(key) != nil {
+					count--
+				}
+				if err := bucket.Delete(key); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
+		if err == nil {
+			s.records = count
+		}
+		return err
 	})
 }
 

@@ -154,7 +154,7 @@ func (e *Engine) evaluate(m *metricState, f *frameState, rules []*rule, w window
 	if v.Status != StatusOK {
 		return
 	}
-	if w.First != forever && w.First < today-day(e.cfg.Retention/oneDay) {
+	if w.First != forever && w.First < e.erased {
 		e.recall(v)
 		return
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,15 +31,28 @@ func analyticsFolder(cfg *config.Config) (string, error) {
 	return filepath.Join(folder, "analytics"), err
 }
 
-// newAnalytics reads the definitions and the counts of an earlier run; nil if there are
-// no definitions.
-func newAnalytics(cfg config.Config, log *slog.Logger) (*analytics.Engine, error) {
+// loadPlan reads the definitions; nil if there are none.
+func loadPlan(cfg *config.Config) (*plan.Plan, error) {
 	if !cfg.Analytics.Enabled() {
 		return nil, nil
 	}
 	p, err := plan.Load(cfg.Analytics.Definitions, cfg.Analytics.Options())
+	var faults plan.Faults
+	if errors.As(err, &faults) {
+		return nil, fmt.Errorf("the definitions of analytics events have faults\n%w", faults)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("analytics.definitions: %w", err)
+	}
+	return p, nil
+}
+
+// newAnalytics reads the definitions and the counts of an earlier run; nil if there are
+// no definitions.
+func newAnalytics(cfg config.Config, log *slog.Logger) (*analytics.Engine, error) {
+	p, err := loadPlan(&cfg)
+	if p == nil || err != nil {
+		return nil, err
 	}
 	if cfg.Analytics.StateDir, err = analyticsFolder(&cfg); err != nil {
 		return nil, err

@@ -163,6 +163,28 @@ func TestWriteRoundTrip(t *testing.T) {
 	}
 }
 
+// Of several files none is written if one is there already.
+func TestWriteFiles(t *testing.T) {
+	dir := t.TempDir()
+	files := []File{{"events/a.yml", []byte("a")}, {"metrics/b.yml", []byte("b")}}
+	writeFiles(t, dir, map[string]string{"metrics/b.yml": "mine"})
+	if err := WriteFiles(dir, files, false); err == nil || !strings.Contains(err.Error(), "b.yml is there already") {
+		t.Errorf("WriteFiles: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "events")); err == nil {
+		t.Error("some of the files are written")
+	}
+	if err := WriteFiles(dir, files, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		got, err := os.ReadFile(filepath.Join(dir, f.Name))
+		if err != nil || string(got) != string(f.Text) {
+			t.Errorf("%s: %q, %v", f.Name, got, err)
+		}
+	}
+}
+
 // snippetClients run a snippet, with the real client where it is installed, against a
 // client that keeps the line for the test.
 var snippetClients = map[string]struct {
@@ -178,6 +200,23 @@ var snippetClients = map[string]struct {
 	"python": {
 		program: "/usr/bin/python3", check: []string{"-c", "import datadog"}, file: "snippet.py",
 		before: "from datadog import DogStatsd\nstatsd = DogStatsd(host='127.0.0.1', port=PORT, disable_telemetry=True, disable_buffering=True)\n",
+	},
+	// What datadog does to tags, for where it is not installed.
+	"python stand-in": {
+		program: "/usr/bin/python3", check: []string{"-c", ""}, file: "snippet.py",
+		before: `import re
+import socket
+
+
+class Statsd:
+    def increment(self, metric, value=1, tags=None):
+        tags = ",".join(re.sub(r"[^\w\-:/.]", "_", tag) for tag in tags)
+        line = "%s:%s|c|#%s" % (metric, value, tags)
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(line.encode(), ("127.0.0.1", PORT))
+
+
+statsd = Statsd()
+`,
 	},
 	"javascript": {
 		program: "node", check: []string{"-e", "require('hot-shots')"}, file: "snippet.js",
@@ -204,9 +243,10 @@ func TestSnippets(t *testing.T) {
 	}
 	golden(t, "snippets.golden", all.String())
 
-	for _, name := range slices.Sorted(maps.Keys(snippetClients)) {
-		client := snippetClients[name]
-		t.Run(name, func(t *testing.T) {
+	for _, key := range slices.Sorted(maps.Keys(snippetClients)) {
+		client := snippetClients[key]
+		name, _, _ := strings.Cut(key, " ")
+		t.Run(key, func(t *testing.T) {
 			modules, err := filepath.Abs("../../.ci/node_modules")
 			if err != nil {
 				t.Fatal(err)

@@ -41,6 +41,14 @@ func TestAppendAttributesProtects(t *testing.T) {
 			`{"user_id":"p-user.id-37","email":null,"ip":"2001:db8:1::/48","amount":null,"items":-9007199254740992,"gift":null,"note":null,"placed_at":null}`,
 		},
 		{
+			"analytics.order.paid:1|c|#user_id:7,ip:::ffff:192.0.2.77", // an IPv4 address in the dress of the other
+			`{"user_id":"p-user.id-37","email":null,"ip":"192.0.2.0/24","amount":null,"items":null,"gift":null,"note":null,"placed_at":null}`,
+		},
+		{
+			"analytics.order.paid:1|c|#user_id:7,ip:fe80::1%eth0",
+			`{"user_id":"p-user.id-37","email":null,"ip":"fe80::/48","amount":null,"items":null,"gift":null,"note":null,"placed_at":null}`,
+		},
+		{
 			"analytics.order.paid:1|c|#user_id:7,ip:nowhere",
 			`{"user_id":"p-user.id-37","email":null,"ip":null,"amount":null,"items":null,"gift":null,"note":null,"placed_at":null}`,
 		},

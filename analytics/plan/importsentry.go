@@ -255,7 +255,31 @@ func (c *sentryClass) field(name string, tokens []pyToken) {
 	if strings.HasPrefix(name, "_") {
 		return
 	}
-	c.fields = append(c.fields, Attribute{Name: name, Type: pyType(annotation), Required: !optional})
+	a := Attribute{Name: name, Type: pyType(annotation), Required: !optional}
+	if values := pyLiterals(annotation); len(values) > 0 {
+		a.Type, a.Values = Enum, values
+	}
+	c.fields = append(c.fields, a)
+}
+
+// pyLiterals are the values of Literal["free", "pro"], if all of them are text that an
+// enum can hold.
+func pyLiterals(annotation []pyToken) []string {
+	for i := range annotation {
+		if annotation[i].text != "Literal" || annotation[i].kind != pyName || i+1 >= len(annotation) || annotation[i+1].text != "[" {
+			continue
+		}
+		var values []string
+		for _, argument := range arguments(annotation[i+2 : closing(annotation, i+1)]) {
+			value, ok := literal(argument)
+			if !ok || value == "" || len(value) > maxName || slices.Contains(values, value) || len(values) == maxValues {
+				return nil
+			}
+			values = append(values, value)
+		}
+		return values
+	}
+	return nil
 }
 
 // pyType is the type of an attribute for one of Python.
@@ -364,7 +388,7 @@ func (s *sentryImport) event(c *sentryClass) {
 	e.Additional, e.Mode = AdditionalDrop, Strict
 	fields := s.fieldsOf(c, 0)
 	for _, field := range fields {
-		a := Attribute{Name: plain(field.Name), Type: field.Type, Required: field.Required, Privacy: Privacy{Kind: None}}
+		a := Attribute{Name: plain(field.Name), Type: field.Type, Values: field.Values, Required: field.Required, Privacy: Privacy{Kind: None}}
 		if a.Role = defaultRole(a.Name, a.Type); a.Role == Identity {
 			a.Identity, a.Privacy = defaultIdentity(a.Name), Privacy{Kind: HMAC}
 		}

@@ -154,8 +154,9 @@ func TestLoadFindsFiles(t *testing.T) {
 	}
 }
 
-// FuzzLoad: no text makes Load panic, and what it takes is within the limits and can
-// be checked against.
+// FuzzLoad: no text makes Load panic, and what it takes is within the limits, can be
+// checked against, linted and exported, and is the same after it was written and read
+// again.
 func FuzzLoad(f *testing.F) {
 	for _, dir := range []string{"testdata/sound", "testdata/faulty"} {
 		events, _ := filepath.Glob(dir + "/events/*.yml")
@@ -192,9 +193,25 @@ func FuzzLoad(f *testing.F) {
 			if len(m.Rules) == 0 || len(m.TimeFrames) == 0 {
 				t.Errorf("took %+v", m)
 			}
-			for i := range m.Rules {
-				_ = m.Rules[i].Key()
-			}
+		}
+		p.Lint()
+		p.ExportJSONSchema()
+		p.ExportBigQuery()
+		p.ExportMarkdown()
+		var files []File
+		for _, e := range p.Events {
+			files = append(files, File{e.FileName(), e.YAML()})
+		}
+		for _, m := range p.Metrics {
+			files = append(files, File{m.FileName(), m.YAML()})
+		}
+		faults := &faultList{}
+		again := parseFiles(files, DefaultOptions(), faults)
+		if len(faults.list) > 0 {
+			t.Fatalf("what is written has faults: %v\n%s", faults.all(), bothOf(files))
+		}
+		if changes := again.Diff(p); len(changes) > 0 {
+			t.Errorf("writing changes: %v\n%s", changes, bothOf(files))
 		}
 	})
 }

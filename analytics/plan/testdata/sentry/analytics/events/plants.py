@@ -1,6 +1,6 @@
 import abc
 from datetime import datetime
-from typing import ClassVar, Optional
+from typing import ClassVar, Literal, Optional
 
 from kitchen import analytics
 from kitchen.analytics import Attribute, Event
@@ -50,6 +50,8 @@ class HarvestBegun(HarvestEvent):
 class HarvestEnded(HarvestEvent):
     organization_id: str
     complete: bool = False
+    how: Literal["by hand", 'by machine'] | None = None
+    grade: Literal[1, 2]
 
 
 class Harvester:

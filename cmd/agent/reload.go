@@ -108,7 +108,7 @@ func (a *agent) apply(running, next config.Config) error {
 		commit = change.Commit
 	}
 	if !reflect.DeepEqual(running.Aggregator, next.Aggregator) || !reflect.DeepEqual(running.Rules, next.Rules) {
-		a.aggregator.Reconfigure(next.Aggregator, treatBy(next.Rules))
+		a.aggregator.Reconfigure(next.Aggregator, treatBy(next.Rules), nil)
 	}
 	a.guard.SetConfig(next.Cardinality)
 	commit()

@@ -15,7 +15,6 @@
 package analytics
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,34 +30,28 @@ import (
 
 // Engine counts events.
 type Engine struct {
-	cfg      Config
-	log      *slog.Logger
-	plan     *plan.Plan
-	keys     keyring
-	store    *store
-	ids      *dedup
-	letters  *deadLetters
-	prefixes [][]byte // longest first
-	zones    []*time.Location
+	cfg     Config
+	log     *slog.Logger
+	keys    keyring
+	store   *store
+	ids     *dedup
+	letters *deadLetters
 
-	events    map[*plan.Event]*event
-	unplanned *event
-	allEvents []*event
-	rules     []*rule
-	metrics   []*metricState
-	sketches  int // rules that have one for each day
+	generation atomic.Pointer[generation]
 
 	intakesMu sync.Mutex // guards intakes
 	intakes   []*Intake
 
-	current atomic.Pointer[period]
-	values  atomic.Pointer[[]Value]
-	stats   stats
+	values atomic.Pointer[[]Value]
+	stats  stats
 
-	mu     sync.Mutex // guards the fields below: one save or computation at a time
-	steady int64      // seconds without a jump of the clock, since days were erased last
-	last   int64      // Unix seconds of the last tick
-	failed bool       // the last save
+	mu      sync.Mutex // guards the fields below: one save, computation or change of the plan at a time
+	rules   []*rule    // all that is to be saved
+	numbers int        // of rules, ever
+	settled bool       // no reader counts by an earlier plan than the one in force
+	steady  int64      // seconds without a jump of the clock, since days were erased last
+	last    int64      // Unix seconds of the last tick
+	failed  bool       // the last save
 
 	erased  day       // the days before it are gone
 	orphans []*record // days of rules that the plan does not have any more
@@ -95,14 +88,15 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, log: log, keys: keys, ids: newDedup(keys[0].sip("event id")), letters: newDeadLetters(cfg, keys[0], log), last: now.Unix()}
-	for _, prefix := range cfg.Prefixes {
-		e.prefixes = append(e.prefixes, []byte(prefix))
-	}
-	slices.SortFunc(e.prefixes, func(a, b []byte) int { return cmp.Compare(len(b), len(a)) })
-	if err := e.compile(p); err != nil {
+	e.mu.Lock()
+	g, fresh, err := e.compile(cfg, p, nil)
+	e.rules = fresh
+	e.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
-	e.current.Store(periodAt(now.Unix(), e.zones))
+	g.current.Store(periodAt(now.Unix(), g.zones))
+	e.generation.Store(g)
 	if err := e.open(); err != nil {
 		return nil, err
 	}
@@ -125,9 +119,10 @@ func (e *Engine) Close() error { return e.store.close() }
 
 // open opens the file and gives the rules what was saved of them.
 func (e *Engine) open() error {
+	g := e.generation.Load()
 	byKey := map[[idBytes]byte]*rule{}
 	for _, r := range e.rules {
-		byKey[ruleKey(r.text, r.keyID())] = r
+		byKey[ruleKey(r.text, r.keyID)] = r
 	}
 	packer := newPacker()
 	visit := func(rec *record) error {
@@ -136,7 +131,7 @@ func (e *Engine) open() error {
 			e.orphans = append(e.orphans, &record{rule: rec.rule, keyID: rec.keyID, day: rec.day})
 			return nil
 		}
-		return r.restore(rec, e.today(r)-lateDays, packer)
+		return r.restore(rec, g.today(r)-lateDays, packer)
 	}
 	forget := func() {
 		e.stats.damaged.Add(1)
@@ -155,7 +150,7 @@ func (e *Engine) open() error {
 		for _, r := range e.rules {
 			r.disk = disk
 		}
-		if err = e.begin(); err == nil {
+		if err = e.begin(e.rules, g); err == nil {
 			break
 		}
 		if try > 0 || !errors.Is(err, errFileDamaged) {
@@ -174,10 +169,8 @@ func (e *Engine) open() error {
 	return nil
 }
 
-func (e *Engine) today(r *rule) day { return e.current.Load().days[r.zone] }
-
-// begin finds out, or notes, since when each rule counts.
-func (e *Engine) begin() error {
+// begin finds out, or notes, since when each of some rules counts.
+func (e *Engine) begin(rules []*rule, g *generation) error {
 	fresh := map[string]string{}
 	e.erased = forever
 	if text, err := e.store.meta(erasedName); err != nil {
@@ -185,15 +178,15 @@ func (e *Engine) begin() error {
 	} else if text != "" {
 		_ = e.erased.UnmarshalText([]byte(text)) // what is no date is as good as none
 	}
-	for _, r := range e.rules {
-		name := fmt.Sprintf("since %x", ruleKey(r.text, r.keyID()))
+	for _, r := range rules {
+		name := fmt.Sprintf("since %x", ruleKey(r.text, r.keyID))
 		text, err := e.store.meta(name)
 		if err != nil {
 			return err
 		}
 		since, err := time.Parse(time.DateOnly, text)
 		if err != nil {
-			r.since = e.today(r)
+			r.since = g.today(r)
 			fresh[name] = r.since.String()
 			continue
 		}
@@ -205,16 +198,18 @@ func (e *Engine) begin() error {
 // Run computes the metrics' values and saves counts, until ctx is done; then it takes
 // in what is left, saves it and closes the file. All samples must have been added.
 func (e *Engine) Run(ctx context.Context) error {
-	ticker := time.NewTicker(min(tickEvery, e.cfg.SaveInterval))
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for saved := time.Now(); ; {
+		every := e.generation.Load().cfg.SaveInterval
+		timer.Reset(min(tickEvery, every))
 		select {
 		case <-ctx.Done():
 			return e.close(time.Now())
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		now := time.Now()
-		due := now.Sub(saved) > e.cfg.SaveInterval-tickEvery/10
+		due := now.Sub(saved) > every-tickEvery/10
 		if due {
 			saved = now
 		}
@@ -246,16 +241,19 @@ func (e *Engine) close(now time.Time) error {
 
 // drain takes in what the readers have counted, and begins a new period when one is
 // over.
-func (e *Engine) drain(now time.Time) {
-	unix := now.Unix()
-	if !e.current.Load().holds(unix) {
-		e.current.Store(periodAt(unix, e.zones))
+func (e *Engine) drain(now time.Time) { e.drainUntil(now, 0) }
+
+// drainUntil is drain that closes all that counts for generations before one.
+func (e *Engine) drainUntil(now time.Time, serial int) {
+	unix, g := now.Unix(), e.generation.Load()
+	if !g.current.Load().holds(unix) {
+		g.current.Store(periodAt(unix, g.zones))
 	}
 	e.intakesMu.Lock()
 	intakes := slices.Clone(e.intakes)
 	e.intakesMu.Unlock()
 	for _, in := range intakes {
-		in.drain(e.current.Load(), unix)
+		in.drain(g.current.Load(), unix, serial)
 	}
 }
 
@@ -267,6 +265,9 @@ func (e *Engine) save(now time.Time) error {
 	err := e.saveRules()
 	if errors.Is(err, errFileDamaged) && e.startAnew(err) {
 		err = e.saveRules()
+	}
+	if err == nil {
+		e.forgetRules()
 	}
 	e.stats.saveNanoseconds.Store(int64(time.Since(began)))
 	e.stats.saves.Add(1)
@@ -328,19 +329,20 @@ func (e *Engine) keepHouse(now time.Time) {
 		e.steady += gap
 	}
 	e.last = unix
+	g := e.generation.Load()
 	for _, r := range e.rules {
-		r.evict(e.today(r) - lateDays)
+		r.evict(g.today(r) - lateDays)
 	}
 	e.letters.save()
 	if e.steady < int64(steadyFor/time.Second) {
 		return
 	}
 	e.steady = 0
-	e.letters.expire(now, e.cfg.Retention)
-	keep := day(e.cfg.Retention / oneDay)
-	e.noteErased(e.current.Load().days[0] - keep)
+	e.letters.expire(now, g.cfg.Retention)
+	keep := day(g.cfg.Retention / oneDay)
+	e.noteErased(g.current.Load().days[0] - keep)
 	for _, r := range e.rules {
-		gone, past, done := r.erase(e.today(r) - keep)
+		gone, past, done := r.erase(g.today(r) - keep)
 		if len(gone) == 0 {
 			continue
 		}
@@ -354,7 +356,7 @@ func (e *Engine) keepHouse(now time.Time) {
 		}
 		done()
 	}
-	e.eraseOrphans(e.current.Load().days[0] - keep)
+	e.eraseOrphans(g.current.Load().days[0] - keep)
 	e.eraseResults(now)
 }
 

@@ -279,7 +279,7 @@ func (h *host) want(name string, want float64) {
 func (h *host) outcomes(event string) map[string]uint64 {
 	h.engine.drain(h.now)
 	all := map[string]uint64{}
-	for _, e := range h.engine.allEvents {
+	for _, e := range h.engine.generation.Load().books {
 		if e.name != event {
 			continue
 		}

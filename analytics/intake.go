@@ -13,6 +13,7 @@ import (
 // Intake takes the events of one reader. Its methods are called by that reader only.
 type Intake struct {
 	engine *Engine
+	gen    *generation // by which it resolves
 	result plan.Result
 	under  Occurrence // way
 	line   line       // of it
@@ -39,7 +40,16 @@ type tallyKey struct {
 const maxEffects = 10_000
 
 func newIntake(e *Engine) *Intake {
-	return &Intake{engine: e, effects: map[string]*effect{}, tallies: map[tallyKey]*tally{}}
+	return &Intake{engine: e, gen: e.generation.Load(), effects: map[string]*effect{}, tallies: map[tallyKey]*tally{}}
+}
+
+// adopt resolves by another generation from now on.
+func (in *Intake) adopt(g *generation) {
+	in.gen = g
+	in.periods = [len(in.periods)]*period{}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.effects = map[string]*effect{}
 }
 
 var internalTag = []byte("dd.internal.") // of Datadog's clients, about the sender
@@ -50,11 +60,14 @@ var internalTag = []byte("dd.internal.") // of Datadog's clients, about the send
 //
 // Slow path: once per identity, and once per line of those that are not remembered.
 func (in *Intake) Resolve(id *metric.Identity, now int64) *Occurrence {
-	prefix, name := in.engine.cutPrefix(id.Name)
+	e := in.engine
+	if g := e.generation.Load(); g != in.gen {
+		in.adopt(g)
+	}
+	prefix, name := in.gen.cutPrefix(id.Name)
 	if name == nil {
 		return nil
 	}
-	e := in.engine
 	in.text, in.tags, in.sent = in.text[:0], in.tags[:0], in.sent[:0]
 	kept := id.Tags[:0]
 	for _, tag := range id.Tags {
@@ -66,13 +79,13 @@ func (in *Intake) Resolve(id *metric.Identity, now int64) *Occurrence {
 	}
 	id.Tags = kept
 	r := &in.result
-	e.plan.Check(name, id, r)
+	in.gen.plan.Check(name, id, r)
 
 	o := &in.under
-	in.line = line{verdict: r.Verdict, weight: 1 / id.Rate, name: name, totals: in.line.totals[:0]}
+	in.line = line{verdict: r.Verdict, weight: 1 / id.Rate, name: name, totals: in.line.totals[:0], by: in.line.by[:0]}
 	*o = Occurrence{in: in, uniques: o.uniques[:0], sums: o.sums[:0], line: &in.line}
-	if o.event = e.unplanned; r.Event != nil {
-		o.event = e.events[r.Event]
+	if o.event = in.gen.unplanned; r.Event != nil {
+		o.event = in.gen.events[r.Event]
 	}
 	for outcome := range r.Outcomes {
 		if outcome != plan.OK {
@@ -107,7 +120,7 @@ func (in *Intake) place(sent, now int64) {
 		return
 	}
 	at := sent / 1000
-	switch zones := in.engine.zones; {
+	switch zones := in.gen.zones; {
 	case at > now+futureAllowed:
 		o.outcomes |= 1 << plan.Future
 	case dayOf(at, zones[0]) < dayOf(now, zones[0])-lateDays:
@@ -130,30 +143,31 @@ func (in *Intake) match(r *plan.Result) {
 			continue
 		}
 		switch {
-		case rule.unique():
+		case rule.unique:
 			v := &r.Values[rule.By]
 			if v.Null() {
 				continue
 			}
 			if r.SkipUnique || o.weight != 1 {
-				o.missed = append(o.missed, rule)
+				o.missed = append(o.missed, rule.rule)
 				continue
 			}
-			o.uniques = append(o.uniques, unique{rule, in.element(rule, v.Text)})
+			o.uniques = append(o.uniques, unique{rule.rule, in.element(rule, v.Text)})
+			in.line.by = append(in.line.by, rule.By)
 		case rule.Sum != "":
 			if v := &r.Values[rule.Of]; !v.Null() {
-				o.sums = append(o.sums, sum{rule, v.Float})
+				o.sums = append(o.sums, sum{rule.rule, v.Float})
 			}
 		default:
-			o.totals = append(o.totals, rule)
+			o.totals = append(o.totals, rule.rule)
 		}
 	}
 }
 
 // element hashes an identity, once for all rules that count it.
-func (in *Intake) element(r *rule, canonical []byte) element {
+func (in *Intake) element(r *selection, canonical []byte) element {
 	for i := range in.under.uniques {
-		if u := &in.under.uniques[i]; u.rule.sip == r.sip && u.rule.By == r.By {
+		if u := &in.under.uniques[i]; u.rule.sip == r.sip && in.line.by[i] == r.By {
 			return u.element
 		}
 	}
@@ -200,7 +214,7 @@ func (in *Intake) tag(key string, value []byte) []byte {
 // names may be anything, so there are only so many.
 func (in *Intake) unplanned(prefix, name []byte, id *metric.Identity) {
 	e := in.engine
-	bucket := e.ids.hash("", name) % uint64(e.cfg.UnplannedBuckets)
+	bucket := e.ids.hash("", name) % uint64(in.gen.cfg.UnplannedBuckets)
 	start := len(in.text)
 	in.text = append(append(in.text, prefix...), "unplanned"...)
 	id.Name = in.text[start:len(in.text):len(in.text)]
@@ -210,7 +224,7 @@ func (in *Intake) unplanned(prefix, name []byte, id *metric.Identity) {
 
 // period returns that of a moment.
 func (in *Intake) period(at int64) *period {
-	if p := in.engine.current.Load(); p.holds(at) {
+	if p := in.gen.current.Load(); p.holds(at) {
 		return p
 	}
 	for _, p := range in.periods {
@@ -218,7 +232,7 @@ func (in *Intake) period(at int64) *period {
 			return p
 		}
 	}
-	p := periodAt(at, in.engine.zones)
+	p := periodAt(at, in.gen.zones)
 	in.periods[in.next%len(in.periods)] = p
 	in.next++
 	return p
@@ -252,19 +266,21 @@ func (in *Intake) effectOf(o *Occurrence) *effect {
 	if len(in.effects) >= maxEffects {
 		return nil
 	}
-	f := &effect{o.event, o.outcomes, append([]*rule(nil), o.totals...)}
+	f := &effect{in.gen.serial, o.event.book, o.outcomes, append([]*rule(nil), o.totals...)}
 	in.effects[string(in.key)] = f
 	return f
 }
 
 // drain hands on what the tallies hold. Those of periods that ended a while ago are
-// closed and forgotten.
-func (in *Intake) drain(current *period, now int64) {
+// closed and forgotten, and so are those of generations before serial, by which nobody
+// counts any more.
+func (in *Intake) drain(current *period, now int64, serial int) {
 	const awhile = 600
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for at, t := range in.tallies {
-		closing := !t.period.holds(now) && (t.period.until+awhile < now || now < t.period.from-awhile)
+		closing := t.effect.serial < serial ||
+			!t.period.holds(now) && (t.period.until+awhile < now || now < t.period.from-awhile)
 		t.drain(current, now, closing)
 		if closing {
 			delete(in.tallies, at)

@@ -34,6 +34,7 @@ type line struct {
 	name     []byte  // as sent, without the prefix; borrowed
 	missed   []*rule // of the rules that count who, those that cannot know
 	totals   []*rule
+	by       []int // of each of uniques, the index of the attribute
 }
 
 // unique is somebody who counts for a rule.

@@ -35,7 +35,7 @@ func (e *Engine) report(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := Report{Time: now.UTC(), Values: e.Values(), Events: []EventReport{}, Records: e.store.records}
-	for _, ev := range e.allEvents {
+	for _, ev := range e.generation.Load().books {
 		one := EventReport{Event: ev.name, Outcomes: map[string]uint64{}}
 		if at := ev.lastSeen.Load(); at != 0 {
 			t := time.Unix(at, 0).UTC()

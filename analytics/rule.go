@@ -7,23 +7,29 @@ import (
 	"github.com/weir-agent/weir/analytics/plan"
 )
 
-// rule is a selection rule and what it counted: those whose events it selects, the
-// events, or the sum of an attribute. Metrics with the same rule share it.
+// rule is what a selection rule counted: those whose events it selects, the events, or
+// the sum of an attribute. Metrics with the same rule share it, and so do plans.
 type rule struct {
-	plan.Rule
-	number   int
-	text     string // names it, and its zone, in the state
-	zone     int    // index of its zone; days are dates in it
-	key      key    // of a sketch
-	sip      sipKey
-	since    day  // the first day it counted
-	overflow bool // there are too many: it counts nothing
-	disk     *store
+	number int
+	text   string // names it, and its zone, in the state
+	zone   int    // index of its zone; days are dates in it
+	unique bool   // it counts who: it has a sketch for each day
+	keyID  string // of the key of the sketches, "" of a total
+	sip    sipKey
+	since  day // the first day it counted
+	disk   *store
 
 	mu   sync.Mutex // guards the fields below and what is in days
 	days map[day]*dayCount
 	// past is the sum of the days that were erased, of a total.
 	past dayCount
+}
+
+// selection is a rule as one plan has it: which of an event's occurrences it counts.
+type selection struct {
+	plan.Rule
+	*rule
+	overflow bool // there are too many: it counts nothing
 }
 
 // dayCount is what a rule counted on one day.
@@ -37,15 +43,6 @@ type dayCount struct {
 	revised    bool   // changed after its day, since the last save
 }
 
-func (r *rule) unique() bool { return r.Unique != "" }
-
-func (r *rule) keyID() string {
-	if r.unique() {
-		return r.key.id
-	}
-	return ""
-}
-
 // on returns the count of a day, with r.mu held.
 func (r *rule) on(d day) *dayCount {
 	c := r.days[d]
@@ -53,7 +50,7 @@ func (r *rule) on(d day) *dayCount {
 		c = &dayCount{}
 		r.days[d] = c
 	}
-	if r.unique() && c.sketch == nil {
+	if r.unique && c.sketch == nil {
 		c.sketch = r.sketchOf(d, c)
 	}
 	return c
@@ -65,7 +62,7 @@ func (r *rule) sketchOf(d day, c *dayCount) *sketch {
 	if c.saved == 0 {
 		return newSketch()
 	}
-	if blob, err := r.disk.sketch(r.text, r.keyID(), d); err == nil && blob != nil {
+	if blob, err := r.disk.sketch(r.text, r.keyID, d); err == nil && blob != nil {
 		if s, err := restored(blob); err == nil {
 			return s
 		}
@@ -140,8 +137,8 @@ func (r *rule) dirty() (records []*record, saved func()) {
 }
 
 func (r *rule) record(d day, c *dayCount) *record {
-	rec := &record{rule: r.text, keyID: r.keyID(), day: d, revision: c.revision, incomplete: c.incomplete, total: c.total}
-	if r.unique() {
+	rec := &record{rule: r.text, keyID: r.keyID, day: d, revision: c.revision, incomplete: c.incomplete, total: c.total}
+	if r.unique {
 		rec.sketch = c.sketch.blob()
 	}
 	return rec
@@ -170,13 +167,13 @@ func (r *rule) erase(before day) (gone []*record, past *record, done func()) {
 			continue
 		}
 		days = append(days, d)
-		gone = append(gone, &record{rule: r.text, keyID: r.keyID(), day: d})
+		gone = append(gone, &record{rule: r.text, keyID: r.keyID, day: d})
 		sum.total += c.total
 		sum.incomplete = sum.incomplete || c.incomplete
 		sum.revision += c.revision
 	}
 	sum.version++
-	if len(days) > 0 && !r.unique() {
+	if len(days) > 0 && !r.unique {
 		past = &record{rule: r.text, day: forever, total: sum.total, incomplete: sum.incomplete, revision: sum.revision}
 	}
 	return gone, past, func() {
@@ -193,10 +190,10 @@ func (r *rule) erase(before day) (gone []*record, past *record, done func()) {
 // on disk.
 func (r *rule) restore(rec *record, recent day, p *packer) error {
 	c := &dayCount{total: rec.total, revision: rec.revision, incomplete: rec.incomplete, version: 1, saved: 1}
-	if rec.isSketch != r.unique() {
+	if rec.isSketch != r.unique {
 		return errDamaged
 	}
-	if r.unique() && rec.day >= recent {
+	if r.unique && rec.day >= recent {
 		if err := p.unpack(rec); err != nil {
 			return err
 		}
@@ -222,7 +219,7 @@ func (r *rule) forgetSaved() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for d, c := range r.days {
-		if r.unique() && c.sketch == nil {
+		if r.unique && c.sketch == nil {
 			delete(r.days, d)
 			continue
 		}
@@ -282,7 +279,7 @@ func (r *rule) sketches(w window, visit func(blob []byte) error) error {
 	for _, f := range days {
 		if f.blob == nil {
 			var err error
-			if f.blob, err = r.disk.sketch(r.text, r.keyID(), f.day); err != nil {
+			if f.blob, err = r.disk.sketch(r.text, r.keyID, f.day); err != nil {
 				return err
 			}
 		}

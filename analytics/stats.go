@@ -17,9 +17,10 @@ func (e *Engine) Readings(dst []metric.Reading) []metric.Reading {
 	level := func(name string, v float64, tags ...string) {
 		dst = append(dst, metric.Reading{Name: "analytics." + name, Tags: tags, Value: v, Level: true})
 	}
+	g := e.generation.Load()
 	for o := range plan.Outcomes {
-		for _, ev := range e.allEvents {
-			if n := ev.outcomes[o].Load(); n > 0 || ev == e.unplanned {
+		for _, ev := range g.books {
+			if n := ev.outcomes[o].Load(); n > 0 || ev == g.unplanned.book {
 				total("events", n, "event:"+ev.name, "outcome:"+o.String())
 			}
 		}
@@ -30,7 +31,7 @@ func (e *Engine) Readings(dst []metric.Reading) []metric.Reading {
 	total("saves.failed", e.stats.saveErrors.Load())
 	level("save.seconds", time.Duration(e.stats.saveNanoseconds.Load()).Seconds())
 	total("state.damaged", e.stats.damaged.Load())
-	level("sketches", float64(e.sketches))
+	level("sketches", float64(g.sketches))
 	withheld := map[Status]int{}
 	for _, v := range e.Values() {
 		withheld[v.Status]++

@@ -194,6 +194,24 @@ func (s *store) put(records, erase []*record) error {
 	})
 }
 
+// recordsOf calls visit with each record of a rule, which is borrowed.
+func (s *store) recordsOf(id [idBytes]byte, visit func(*record) error) error {
+	return guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			var faults []error
+			cursor := tx.Bucket(countsBucket).Cursor()
+			for k, v := cursor.Seek(id[:]); bytes.HasPrefix(k, id[:]); k, v = cursor.Next() {
+				r, err := readRecord(v)
+				if err == nil {
+					err = visit(r)
+				}
+				faults = append(faults, err)
+			}
+			return errors.Join(faults...)
+		})
+	})
+}
+
 // sketch returns the encoded sketch of a rule and day, nil if there is none.
 func (s *store) sketch(rule, keyID string, d day) (blob []byte, err error) {
 	err = guard(func() error {

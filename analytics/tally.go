@@ -9,7 +9,8 @@ import (
 // effect is what all occurrences of some identities do, apart from who did it and what
 // is summed up: the outcomes that are counted and the totals that grow.
 type effect struct {
-	event    *event
+	serial   int // of its generation
+	event    *book
 	outcomes uint32  // a bit for each
 	totals   []*rule // without sums
 }
@@ -62,19 +63,24 @@ func (t *tally) drain(current *period, now int64, closing bool) {
 	}
 }
 
-// event is an event of the plan and what happened to its lines.
+// event is an event of a plan.
 type event struct {
-	def      *plan.Event // nil for those that are not planned
+	*book
+	def     *plan.Event // nil for those that are not planned
+	number  int
+	counter []byte // name of the metric
+	rules   []*selection
+}
+
+// book is what happened to the lines of events of one name, in all plans.
+type book struct {
 	name     string
-	number   int
-	counter  []byte // name of the metric
-	rules    []*rule
 	outcomes [plan.Outcomes]atomic.Uint64 // lines
 	lastSeen atomic.Int64                 // Unix seconds, as of the last drain
 }
 
 // count adds lines to each of some outcomes, given as bits; none is OK.
-func (e *event) count(outcomes uint32, lines uint64) {
+func (e *book) count(outcomes uint32, lines uint64) {
 	if outcomes == 0 {
 		outcomes = 1 << plan.OK
 	}

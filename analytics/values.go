@@ -51,7 +51,7 @@ type Value struct {
 type metricState struct {
 	def    *plan.Metric
 	zone   int
-	rules  [][]*rule // for each rule of the definition one for each key
+	rules  [][]*selection // for each rule of the definition one for each key
 	frames []*frameState
 }
 
@@ -79,9 +79,10 @@ func (e *Engine) compute(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var all []Value
-	for _, m := range e.metrics {
+	g := e.generation.Load()
+	for _, m := range g.metrics {
 		for _, f := range m.frames {
-			all = append(all, *e.computeFrame(m, f, now))
+			all = append(all, *e.computeFrame(g, m, f, now))
 		}
 	}
 	e.values.Store(&all)
@@ -90,10 +91,10 @@ func (e *Engine) compute(now time.Time) {
 // Values returns the metrics' values as they were computed last.
 func (e *Engine) Values() []Value { return *e.values.Load() }
 
-func (e *Engine) computeFrame(m *metricState, f *frameState, now time.Time) *Value {
-	zone := e.zones[m.zone]
+func (e *Engine) computeFrame(g *generation, m *metricState, f *frameState, now time.Time) *Value {
+	zone := g.zones[m.zone]
 	today := dayOf(now.Unix(), zone)
-	w := windowOf(m.def.Window, f.frame, today, e.cfg.IncludeToday)
+	w := windowOf(m.def.Window, f.frame, today, g.cfg.IncludeToday)
 	rules := m.chosen(w)
 	signature := uint64(uint32(w.First))<<32 ^ uint64(uint32(w.Last)) ^ uint64(today)<<20
 	for i, r := range rules {
@@ -135,8 +136,8 @@ func (e *Engine) computeFrame(m *metricState, f *frameState, now time.Time) *Val
 
 // chosen returns one count for each rule of the definition: of those of several keys
 // the newest that covers the window, or else the one that counts for longest.
-func (m *metricState) chosen(w window) []*rule {
-	rules := make([]*rule, 0, len(m.rules))
+func (m *metricState) chosen(w window) []*selection {
+	rules := make([]*selection, 0, len(m.rules))
 	for _, keys := range m.rules {
 		best := keys[0]
 		for _, r := range keys[1:] {
@@ -150,7 +151,7 @@ func (m *metricState) chosen(w window) []*rule {
 }
 
 // evaluate finds the number.
-func (e *Engine) evaluate(m *metricState, f *frameState, rules []*rule, w window, today day, v *Value) {
+func (e *Engine) evaluate(m *metricState, f *frameState, rules []*selection, w window, today day, v *Value) {
 	if v.Status != StatusOK {
 		return
 	}
@@ -190,7 +191,7 @@ func (e *Engine) evaluate(m *metricState, f *frameState, rules []*rule, w window
 }
 
 // union estimates how many any of the rules counted.
-func (e *Engine) union(f *frameState, rules []*rule, w window, today day) (float64, error) {
+func (e *Engine) union(f *frameState, rules []*selection, w window, today day) (float64, error) {
 	past := window{w.First, min(w.Last, today-1)}
 	running := w.Last >= today
 	baseSignature := uint64(uint32(past.First))<<32 ^ uint64(uint32(past.Last))
@@ -220,7 +221,7 @@ func (e *Engine) union(f *frameState, rules []*rule, w window, today day) (float
 	return n, nil
 }
 
-func unite(rules []*rule, w window) (*union, error) {
+func unite(rules []*selection, w window) (*union, error) {
 	u := newUnion()
 	for _, r := range rules {
 		if err := r.sketches(w, u.add); err != nil {
@@ -232,7 +233,7 @@ func unite(rules []*rule, w window) (*union, error) {
 
 // intersection estimates how many all of the rules counted, by inclusion and exclusion,
 // and the relative error of that; it is infinite if they are too small a share.
-func (e *Engine) intersection(rules []*rule, w window) (n, relative float64, err error) {
+func (e *Engine) intersection(rules []*selection, w window) (n, relative float64, err error) {
 	if len(rules) > maxIntersected {
 		return 0, math.Inf(1), nil
 	}
@@ -280,7 +281,7 @@ func resultName(v *Value) string {
 
 // remember keeps a final value, since its days will be erased.
 func (e *Engine) remember(v *Value) {
-	if !v.Final || v.First == nil || e.cfg.IncludeToday {
+	if !v.Final || v.First == nil || e.generation.Load().cfg.IncludeToday {
 		return
 	}
 	text, err := json.Marshal(v)

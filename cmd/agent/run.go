@@ -50,7 +50,7 @@ func run(configFile string) error {
 		return err
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	reloader := &reloader{file: configFile, watcher: watcher, agent: a, level: level, log: log, running: cfg}
+	reloader := &reloader{file: configFile, watcher: watcher, agent: a, level: level, log: log, moved: make(chan struct{}, 1), running: cfg}
 	return a.run(ctx, func(ctx context.Context) { reloader.run(ctx, hangups) })
 }
 

@@ -73,7 +73,12 @@ func connectAnalytics(a *aggregator.Aggregator, e *analytics.Engine) {
 	if e == nil {
 		return
 	}
-	a.SetEvents(func() aggregator.ResolveEvent {
+	a.SetEvents(resolveBy(e), e.Gauges)
+}
+
+// resolveBy returns what makes a worker's ResolveEvent.
+func resolveBy(e *analytics.Engine) func() aggregator.ResolveEvent {
+	return func() aggregator.ResolveEvent {
 		in := e.NewIntake()
 		return func(id *metric.Identity, now int64) (aggregator.Event, bool) {
 			o := in.Resolve(id, now)
@@ -82,7 +87,7 @@ func connectAnalytics(a *aggregator.Aggregator, e *analytics.Engine) {
 			}
 			return eventOf{o}, true
 		}
-	}, e.Gauges)
+	}
 }
 
 // eventOf is an Occurrence as the aggregator sees it.

@@ -79,14 +79,8 @@ func testSample(out io.Writer, p *plan.Plan, reader *parser.Parser, prefixes []s
 		fmt.Fprintf(out, "  rejected: %s; weir explain says where\n", why)
 		return false
 	}
-	name, isEvent := "", false
-	for _, prefix := range prefixes {
-		if rest, found := strings.CutPrefix(string(id.Name), prefix); found {
-			name, isEvent = rest, true
-			break
-		}
-	}
-	if !isEvent {
+	name, found := cutPrefix(&id, prefixes)
+	if !found {
 		fmt.Fprintf(out, "  no event: its name begins with none of %s\n", strings.Join(prefixes, ", "))
 		return false
 	}
@@ -95,6 +89,17 @@ func testSample(out io.Writer, p *plan.Plan, reader *parser.Parser, prefixes []s
 	countable := s.Value >= 1 && s.Value == math.Trunc(s.Value)
 	writeResult(out, &r, countable)
 	return r.Has(plan.OK) && countable
+}
+
+// cutPrefix returns what follows the longest of the prefixes that a name has.
+func cutPrefix(id *metric.Identity, prefixes []string) (name string, found bool) {
+	for _, prefix := range prefixes {
+		rest, has := strings.CutPrefix(string(id.Name), prefix)
+		if has && rest != "" && (!found || len(rest) < len(name)) {
+			name, found = rest, true
+		}
+	}
+	return name, found
 }
 
 func writeResult(out io.Writer, r *plan.Result, countable bool) {

@@ -101,7 +101,7 @@ func TestDefinitionsComeBack(t *testing.T) {
 		"events/team.joined.yml": "", "metrics/active.yml": "", "metrics/both.yml": "", "metrics/pro.yml": "", "metrics/tokyo.yml": "",
 	}
 	h.change(gone, func() { h.users("team.joined", 0, 5, "") }) // still known
-	h.tick() // saves, and forgets
+	h.tick()                                                    // saves, and forgets
 	for _, r := range h.engine.rules {
 		if strings.Contains(r.text, "team.joined") {
 			t.Errorf("%s is kept in memory", r.text)

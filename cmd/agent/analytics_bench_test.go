@@ -8,6 +8,8 @@ import (
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/analytics"
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/cardinality"
+	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/parser"
 )
 
@@ -34,7 +36,9 @@ func BenchmarkEvent(b *testing.B) {
 	} {
 		b.Run(test.name, func(b *testing.B) {
 			p := parser.New(parser.DefaultConfig())
-			a := aggregator.New(aggregator.DefaultConfig(), []aggregator.Describe{p.Describe}, slog.New(slog.DiscardHandler))
+			log := slog.New(slog.DiscardHandler)
+			cfg := config.Default()
+			a := newAggregator(cfg, []aggregator.Describe{p.Describe}, cardinality.New(cfg.Cardinality, log), log)
 			if test.enabled {
 				connectAnalytics(a, openAnalytics(b))
 			}

@@ -101,7 +101,7 @@ func TestDefinitionsAreReloaded(t *testing.T) {
 	t.Log("without, only by a restart")
 	replace(t, file, "analytics: {include_today: true, save_interval: 1s}")
 	p.logged(t, "analytics.definitions changed: needs a restart", 1)
-	search(60, 70, "plan:free,term:b")
+	search(60, 70, "plan:free,term:a")
 	is("usage.searchers.1d", 70)
 	if code := p.stop(t); code != 0 {
 		t.Errorf("exit code %d\n%s", code, p.log())

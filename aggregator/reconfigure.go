@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -87,6 +88,9 @@ func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat, switched fun
 		w.mu.Lock()
 	}
 	a.contexts.setLimit(cfg.MaxContexts)
+	if a.guard != nil && !reflect.DeepEqual(a.flusher.policy.naming, p.naming) {
+		a.guard.Renamed(max(cfg.Expiry.Context, cfg.Expiry.ZeroFill))
+	}
 	if switched != nil {
 		switched()
 	}

@@ -85,6 +85,14 @@ func (c *circuit) succeed(era uint64) (recovered bool) {
 	return recovered
 }
 
+// advance says that a request got somewhere before it failed: the failure, which is
+// still to be told, is not one more in a row.
+func (c *circuit) advance(era uint64) {
+	if era == c.era {
+		c.failures = 0
+	}
+}
+
 // fail says that a request that began then has failed now. A request that hung was a
 // part of the pause. retryAfter is how long the other side wants to be left alone, 0 if
 // it does not say.

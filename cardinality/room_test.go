@@ -169,7 +169,7 @@ func TestARuleForSomeTagsLimitsOnlyThese(t *testing.T) {
 			return func(id *metric.Identity, to *metric.Treatment) {
 				to.Budget = &lowered
 			}
-		})
+		}, nil)
 		for range 4 {
 			w.sendN(600, func(i int) string { return fmt.Sprintf("a:1|c|#env:prod,user:u%d", i) })
 			b = w.flush()

@@ -37,7 +37,7 @@ func TestAdopt(t *testing.T) {
 			c.Analytics.DeadLetters.MaxRate++
 		}, []string{"analytics.definitions", "analytics.mode"}, []string{"analytics.key_file", "analytics.dead_letters.max_rate"}},
 		"no events any more": {func(c *Config) { c.Analytics.Definitions = "" }, nil, []string{"analytics.definitions"}},
-		"set by the wiring": {func(c *Config) { c.Listen.OriginDetection = true }, nil, nil},
+		"set by the wiring":  {func(c *Config) { c.Listen.OriginDetection = true }, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			loaded := Default()

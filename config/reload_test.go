@@ -14,6 +14,7 @@ import (
 func TestAdopt(t *testing.T) {
 	running := Default()
 	running.Aggregator.Hostname = "web-1"
+	running.Analytics.Definitions = "a"
 	for name, test := range map[string]struct {
 		change           func(*Config)
 		changed, restart []string
@@ -31,11 +32,16 @@ func TestAdopt(t *testing.T) {
 		"origins": {func(c *Config) {
 			c.Aggregator.Origin = aggregator.OriginConfig{Detect: true, AsTags: []string{"pod_uid"}}
 		}, []string{"origin.as_tags"}, []string{"origin.detect"}},
-		"set by the wiring": {func(c *Config) { c.Listen.OriginDetection = true }, nil, nil},
+		"of events": {func(c *Config) {
+			c.Analytics.Definitions, c.Analytics.Mode, c.Analytics.KeyFile = "b", "strict", "key"
+			c.Analytics.DeadLetters.MaxRate++
+		}, []string{"analytics.definitions", "analytics.mode"}, []string{"analytics.key_file", "analytics.dead_letters.max_rate"}},
+		"no events any more": {func(c *Config) { c.Analytics.Definitions = "" }, nil, []string{"analytics.definitions"}},
+		"set by the wiring":  {func(c *Config) { c.Listen.OriginDetection = true }, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			loaded := Default()
-			loaded.Aggregator.Hostname = "web-1"
+			loaded.Aggregator.Hostname, loaded.Analytics.Definitions = "web-1", "a"
 			test.change(&loaded)
 			next, changed, restart := Adopt(running, loaded)
 			if diff := cmp.Diff(test.changed, changed); diff != "" {

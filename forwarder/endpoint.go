@@ -409,11 +409,11 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 	var newest, oldest *waiting
 	for i := range e.lanes {
 		l := &e.lanes[i]
-		if len(l.queue) == 0 {
+		if ok, then := l.circuit.allows(now); !ok {
+			earlier(then) // also for what the spool has
 			continue
 		}
-		if ok, then := l.circuit.allows(now); !ok {
-			earlier(then)
+		if len(l.queue) == 0 {
 			continue
 		}
 		ready := func(w *waiting) bool {

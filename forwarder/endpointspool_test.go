@@ -78,6 +78,30 @@ func TestADeadRouteDoesNotHoldUpTheSpool(t *testing.T) {
 	}
 }
 
+// What is on disk is delivered as soon as the other side may be back, even if nothing new
+// comes that would ask.
+func TestASpooledPayloadIsTriedAgain(t *testing.T) {
+	for name, err := range map[string]error{"one route fails": answered(500), "nothing works": errors.New("no network")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fails, answer := failing(err)
+				start := time.Now()
+				r := tryWithSpool(t, answer, small(1, start), small(2, start), small(3, start))
+				time.Sleep(maxPause / 4)
+				if r.check(t).Retries == 0 {
+					t.Fatal("nothing was tried")
+				}
+				fails.Store(false)
+				time.Sleep(maxPause)
+				if s := r.check(t); s.Delivered != 6 {
+					t.Errorf("a pause later: %+v", s)
+				}
+				r.end()
+			})
+		})
+	}
+}
+
 // A payload that always fails is tried less and less, whatever else does well; also when it
 // is on disk, and when it goes there meanwhile.
 func TestASpooledPayloadThatAlwaysFails(t *testing.T) {

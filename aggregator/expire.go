@@ -93,28 +93,44 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 	for hash, more := uint64(0), true; more; more = hash != 0 {
 		w.mu.Lock()
 		hash = w.identities.sweepSegment(hash, aging, func(r ref, unused bool) bool {
-			seen := r
-			if r.op() == opSighted {
-				seen = w.sighted[r.index()].ref
-			}
-			to := seen
-			if seen.op() == opWeighted {
-				to = w.weighted[seen.index()].ref
-				if to == 0 {
-					return unused // it leads to no context
-				}
-			}
-			if !unused && !forget(slotID{familyOfOp(to.op()), to.index()}) {
+			to := w.destination(r)
+			if !unused && (to == 0 || !forget(slotID{familyOfOp(to.op()), to.index()})) {
 				return false
 			}
-			if seen.op() == opWeighted {
-				w.freeWeight = append(w.freeWeight, seen.index())
-			}
-			if r.op() == opSighted {
-				w.forgetSighted(r.index())
-			}
+			w.free(r)
 			return true
 		})
 		w.mu.Unlock()
+	}
+}
+
+// destination returns the ref of the context that a ref leads to, 0 if it leads to none.
+func (w *Worker) destination(r ref) ref {
+	if r.op() == opEvent {
+		r = w.eventRefs.at(r.index()).to
+	}
+	if r.op() == opSighted && r != 0 {
+		r = w.sighted[r.index()].ref
+	}
+	if r.op() == opWeighted {
+		r = w.weighted[r.index()].ref
+	}
+	return r
+}
+
+// free gives back what a ref leads through on its way to a context.
+func (w *Worker) free(r ref) {
+	if r.op() == opEvent {
+		i := r.index()
+		r = w.eventRefs.at(i).to
+		w.forgetEvent(i)
+	}
+	if r.op() == opSighted && r != 0 {
+		i := r.index()
+		r = w.sighted[i].ref
+		w.forgetSighted(i)
+	}
+	if r.op() == opWeighted && int(r.index()) >= fixedWeighted {
+		w.freeWeight = append(w.freeWeight, r.index())
 	}
 }

@@ -30,6 +30,10 @@ type flusher struct {
 	own       ownSeries
 	refolding map[uint32]int // the guard's metrics of which the folds changed: how often to look for what is stale
 
+	eventGauges   Readings // nil: there are none
+	gaugeReadings []metric.Reading
+	gaugeContexts map[ownKey]*metric.Context
+
 	sizes struct{ series, sketches int } // of the last batch
 
 	mu    sync.Mutex // guards stats
@@ -47,6 +51,7 @@ func newFlusher(a *Aggregator, p *policy) *flusher {
 	f := &flusher{
 		a: a, interval: a.cfg.FlushInterval, length: a.cfg.FlushInterval,
 		outcomes: map[*metric.Profile]*outcome{}, own: ownSeries{known: map[ownKey]*ownState{}},
+		gaugeContexts: map[ownKey]*metric.Context{},
 	}
 	f.configure(p)
 	return f
@@ -57,6 +62,7 @@ func (f *flusher) configure(p *policy) {
 	f.policy = p
 	f.countIntervals()
 	f.own.setTags(p.naming.tags)
+	clear(f.gaugeContexts)
 	clear(f.outcomes)
 	f.byDefault = f.newOutcome(&metric.Profile{})
 }
@@ -117,6 +123,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	mergeFamily(&m, keptGauges, func(c *columns) *column[keptGauge] { return &c.keptGauges }, m.keptGauge)
 	f.sizes.series, f.sizes.sketches = len(b.Series), len(b.Sketches)
 	m.takePassed()
+	f.addEventGauges(b)
 	f.askGuard(start, b)
 	f.expire()
 

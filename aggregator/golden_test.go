@@ -131,7 +131,7 @@ func runOne(t *testing.T, script string, out *bytes.Buffer) {
 			if err := cfg.Validate(); err != nil {
 				t.Fatal(err)
 			}
-			h.Reconfigure(cfg, treatBy(list))
+			h.Reconfigure(cfg, treatBy(list), nil)
 		case "advance":
 			d, err := time.ParseDuration(argument)
 			if err != nil {

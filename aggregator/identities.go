@@ -1,7 +1,7 @@
 package aggregator
 
 // ref says where the samples of an identity go: an operation and an index,
-// packed into 31 bits. The zero ref is no place.
+// packed into 31 bits: 4 and 27. The zero ref is no place.
 type ref uint32
 
 // op is the first half of a ref.
@@ -16,6 +16,7 @@ const (
 	opDistribution
 	opKeptGauge
 	opWeighted // index into a worker's weighted refs: samples at a rate, sampled by rules, or not counted
+	opEvent    // index into a worker's event refs: samples of analytics events
 )
 
 // The operations but the last are those of the families, in their order.
@@ -23,7 +24,7 @@ func opOf(f family) op       { return op(f) + opCounter }
 func familyOfOp(o op) family { return family(o - opCounter) }
 
 const (
-	indexBits = 28
+	indexBits = 27
 	maxIndex  = 1<<indexBits - 1
 	usedBit   = 1 << 31 // in a table entry: looked up since the last sweep with aging
 )

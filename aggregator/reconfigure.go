@@ -21,7 +21,7 @@ func newPolicy(cfg *Config) *policy {
 	p := &policy{
 		naming:        naming{host: cfg.Hostname, originTags: cfg.Origin.AsTags},
 		saltSenders:   slices.Contains(cfg.Origin.AsTags, metric.TagContainerID),
-		maxIdentities: maxIdentitiesPerContext * cfg.MaxContexts,
+		maxIdentities: min(maxIdentitiesPerContext*cfg.MaxContexts, maxIndex),
 	}
 	if cfg.Namespace != "" {
 		p.naming.namespace = strings.TrimSuffix(cfg.Namespace, ".") + "."
@@ -46,6 +46,11 @@ type view struct {
 	freeSight []uint32             // indexes of sighted that are free
 	shortcuts *[shortcuts]shortcut // by hash; nil: none
 	once      []uint32             // by hash: the rest of the last hash that was met there
+
+	// Of analytics events.
+	eventRefs column[eventRef] // by the index of an opEvent ref
+	events    int              // of eventRefs that are in use
+	freeEvent []uint32         // indexes of eventRefs that are free
 }
 
 func newView(p *policy, newTreat func() Treat) view {
@@ -61,10 +66,11 @@ func newView(p *policy, newTreat func() Treat) view {
 // of samples. Nothing that was counted is touched. Every identity is resolved anew when
 // its next sample comes, and finds its context, with all that is known of it, if name
 // and tags are still the same. A new length of intervals counts from the end of the open
-// one.
+// one. switched, which may be nil and must be quick, is called at that moment: what else
+// says where samples go can change with it.
 //
 // It waits for a flush to end. Workers hardly have to wait for it.
-func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat) {
+func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat, switched func()) {
 	p := newPolicy(&cfg)
 	views := make([]view, len(a.workers))
 	for i := range views {
@@ -84,6 +90,9 @@ func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat) {
 	a.contexts.setLimit(cfg.MaxContexts)
 	if a.guard != nil && !reflect.DeepEqual(a.flusher.policy.naming, p.naming) {
 		a.guard.Renamed(max(cfg.Expiry.Context, cfg.Expiry.ZeroFill))
+	}
+	if switched != nil {
+		switched()
 	}
 	for i, w := range a.workers {
 		w.view = views[i]

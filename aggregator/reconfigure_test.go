@@ -66,7 +66,7 @@ func TestTotalsOverReloads(t *testing.T) {
 		}
 		working.Go(func() {
 			for i := range reloads {
-				a.Reconfigure([]aggregator.Config{other, one}[i%2], nil)
+				a.Reconfigure([]aggregator.Config{other, one}[i%2], nil, nil)
 				checkBooks(t, a.Stats())
 				time.Sleep(97 * time.Millisecond)
 			}
@@ -131,7 +131,7 @@ func TestRulesChangeWithTheConfiguration(t *testing.T) {
 		}
 	}
 	for _, rules := range []func() aggregator.Treat{nil, drop, nil} {
-		a.Reconfigure(aggregator.DefaultConfig(), rules)
+		a.Reconfigure(aggregator.DefaultConfig(), rules, nil)
 		send()
 		send()
 	}

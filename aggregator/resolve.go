@@ -7,7 +7,8 @@ import (
 )
 
 // addUnknown adds a sample whose identity is not in the table: it finds out
-// where samples of this identity go and remembers it.
+// where samples of this identity go and remembers it. What is an analytics event takes
+// the sample first; the rules, the guard and the table see the event's counter.
 //
 // Slow path: once per identity, and once per sample of identities that are
 // rejected, refused, have a time or find no room in the table, none of which is
@@ -26,12 +27,20 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		w.aggregator.example(why, s.Line)
 		return
 	}
-	reserved := bytes.HasPrefix(w.id.Name, ownPrefixBytes)
-	if !reserved {
-		w.treatIdentity()
-		reserved = bytes.HasPrefix(w.id.Name, ownPrefixBytes)
+	if bytes.HasPrefix(w.id.Name, ownPrefixBytes) {
+		w.stats.refused[metric.ReservedName]++
+		return
 	}
-	if reserved {
+	event, counts := w.eventOf(s)
+	if !counts {
+		return
+	}
+	if event != nil && !event.Metered() {
+		w.rememberEvent(event, hash, check)
+		return
+	}
+	w.treatIdentity()
+	if bytes.HasPrefix(w.id.Name, ownPrefixBytes) {
 		w.stats.refused[metric.ReservedName]++
 		return
 	}
@@ -49,7 +58,12 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		w.stats.refused[why]++
 		return
 	}
+	w.addResolved(r, s, event, hash, check)
+}
 
+// addResolved adds a sample of w.id, whose context r leads to, and remembers the way if
+// the identity may come again and there is room.
+func (w *Worker) addResolved(r ref, s *metric.Sample, event Event, hash uint64, check uint32) {
 	remember := w.id.Time == 0 // or else it will hardly come again
 	folded := w.scratch.made.Sighting.Version != 0
 	if folded && remember {
@@ -59,22 +73,28 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 		remember = false
 		w.stats.unremembered++
 	}
-	if to, weighted := w.weightOf(r); weighted {
-		if !remember {
-			w.addWeighted(&to, s)
-			return
-		}
-		r = w.weigh(to)
+	if remember && event != nil {
+		event, remember = w.keep(event)
 	}
-	if folded && remember {
-		w.identities.insert(hash, check, w.sight(r))
-		w.add(r, s) // the guard has counted this one
+	to, weighted := w.weightOf(r)
+	switch {
+	case weighted && remember:
+		r = w.weigh(to)
+	case weighted:
+		w.addWeighted(&to, s)
 		return
 	}
+	direct := r // past the guard, which has counted this sample, and the event, likewise
 	if remember {
+		if folded {
+			r = w.sight(r)
+		}
+		if event != nil {
+			r = w.withEvent(event, r)
+		}
 		w.identities.insert(hash, check, r)
 	}
-	w.add(r, s)
+	w.add(direct, s)
 }
 
 // treatIdentity applies the rules to w.id, which has its origin among its tags then.

@@ -27,10 +27,14 @@ type Stats struct {
 
 	Resolved     uint64 // identities met for the first time
 	Unremembered uint64 // of these, those the table had no room for
-	Identities   int    // in the workers' tables
-	Contexts     int    // live
-	Created      uint64 // contexts
-	Expired      uint64 // contexts
+
+	EventSamples       uint64 // samples of analytics events, those refused included
+	UnrememberedEvents uint64 // their identities that a worker had no room for
+
+	Identities int    // in the workers' tables
+	Contexts   int    // live
+	Created    uint64 // contexts
+	Expired    uint64 // contexts
 
 	flushStats
 }
@@ -65,6 +69,8 @@ func (a *Aggregator) Stats() Stats {
 		s.IgnoredTimes += w.stats.ignoredTimes
 		s.Resolved += w.stats.resolved
 		s.Unremembered += w.stats.unremembered
+		s.EventSamples += w.stats.eventSamples
+		s.UnrememberedEvents += w.stats.unrememberedEvents
 		s.Identities += w.identities.count
 		for why := range w.stats.rejected {
 			s.Rejected[why] += w.stats.rejected[why]
@@ -111,6 +117,8 @@ func (a *Aggregator) Readings(dst []metric.Reading) []metric.Reading {
 	}
 	total("identities.resolved", s.Resolved)
 	total("identities.unremembered", s.Unremembered)
+	total("samples.analytics", s.EventSamples)
+	total("identities.analytics_unremembered", s.UnrememberedEvents)
 	level("identities", float64(s.Identities))
 	level("contexts", float64(s.Contexts))
 	total("contexts.created", s.Created)

@@ -25,6 +25,8 @@ type Worker struct {
 	number     int
 	describe   Describe
 
+	resolveEvent ResolveEvent // nil: there are no analytics events
+
 	// Scratch, to be reused.
 	id        metric.Identity
 	treatment metric.Treatment // of id
@@ -32,6 +34,8 @@ type Worker struct {
 	lines     *metric.Lines // under way, their packed values
 	now       int64         // when they came
 	salt      uint64        // of their sender
+	wall      int64         // Unix seconds, at the moment wallAt of now
+	wallAt    int64
 	hashes    [window]uint64
 	checks    [window]uint32
 	refs      [window]ref
@@ -62,6 +66,8 @@ type workerStats struct {
 	rejected                     [metric.Reasons]uint64
 	resolved                     uint64 // identities met for the first time
 	unremembered                 uint64 // of these, how many the table had no room for
+	eventSamples                 uint64 // samples of analytics events, those refused included
+	unrememberedEvents           uint64 // identities of events beyond maxEventIdentities
 }
 
 func newWorker(a *Aggregator, number int, describe Describe, p *policy) *Worker {
@@ -183,6 +189,8 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 		to := &w.sighted[r.index()]
 		to.samples++
 		w.add(to.ref, s)
+	case opEvent:
+		w.addEvent(r.index(), s)
 	}
 }
 

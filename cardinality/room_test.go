@@ -114,7 +114,7 @@ func TestRenamedContextsAreNoAttack(t *testing.T) {
 		send(20)
 		for i := range 2 {
 			w.config.Tags = []string{fmt.Sprintf("reload:%d", i)}
-			w.aggregator.Reconfigure(w.config, nil)
+			w.aggregator.Reconfigure(w.config, nil, nil)
 			send(120)
 		}
 		w.sendN(3000, func(int) string { return "a:1|c|#user:" + uuid() })
@@ -169,7 +169,7 @@ func TestARuleForSomeTagsLimitsOnlyThese(t *testing.T) {
 			return func(id *metric.Identity, to *metric.Treatment) {
 				to.Budget = &lowered
 			}
-		})
+		}, nil)
 		for range 4 {
 			w.sendN(600, func(i int) string { return fmt.Sprintf("a:1|c|#env:prod,user:u%d", i) })
 			b = w.flush()

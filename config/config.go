@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/analytics"
 	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
@@ -29,6 +30,7 @@ type Config struct {
 	Aggregator  aggregator.Config  `yaml:",squash"`
 	Cardinality cardinality.Config `yaml:"cardinality"`
 	Rules       rules.Config       `yaml:",squash"`
+	Analytics   analytics.Config   `yaml:"analytics"`
 	Forwarder   forwarder.Config   `yaml:",squash"`
 	Log         LogConfig          `yaml:"log"`
 }
@@ -47,6 +49,7 @@ func Default() Config {
 		Aggregator:  aggregator.DefaultConfig(),
 		Cardinality: cardinality.DefaultConfig(),
 		Rules:       rules.DefaultConfig(),
+		Analytics:   analytics.DefaultConfig(),
 		Forwarder:   forwarder.DefaultConfig(),
 		Log:         LogConfig{Level: "info", Format: "text"},
 	}
@@ -61,7 +64,7 @@ func (c *Config) connect() {
 // faults returns what is wrong with the configuration.
 func (c *Config) faults() []error {
 	var all []error
-	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Cardinality.Validate(), c.Rules.Validate(), c.Forwarder.Validate()} {
+	for _, err := range []error{c.Listen.Validate(), c.Parser.Validate(), c.Aggregator.Validate(), c.Cardinality.Validate(), c.Rules.Validate(), c.Analytics.Validate(), c.Forwarder.Validate()} {
 		all = append(all, flatten(err)...)
 	}
 	for i, socket := range c.Listen.More {

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weir-agent/weir/forwarder"
+	"github.com/weir-agent/weir/internal/spelling"
 )
 
 // maxFile is how large a configuration file may be.
@@ -184,7 +185,7 @@ func (f *file) suggestion(key string, s *schema, path, kind string) string {
 	if s.kind == destinationType {
 		keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return !forwarder.Heeds(kind, key) })
 	}
-	if near := nearest(key, keys); near != "" {
+	if near := spelling.Nearest(key, keys); near != "" {
 		return fmt.Sprintf("; did you mean %s?", join(path, near))
 	}
 	// It may be a key of another section.

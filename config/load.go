@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/viper"
 
 	"github.com/weir-agent/weir/forwarder"
+	"github.com/weir-agent/weir/internal/spelling"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -343,7 +344,7 @@ func unknownVariables() (warnings []string) {
 		for i := range names {
 			lower[i] = strings.ToLower(names[i])
 		}
-		if near := nearest(name, lower); near != "" {
+		if near := spelling.Nearest(name, lower); near != "" {
 			warning += "; did you mean " + strings.ToUpper(near) + "?"
 		}
 		warnings = append(warnings, warning)

@@ -12,7 +12,7 @@ import (
 
 // needsRestart are the keys, with all below them, that do not change while the agent
 // runs. What is not listed does.
-var needsRestart = []string{"listen", "dialect", "tag_style", "origin.detect", "state_dir", "log.format"}
+var needsRestart = []string{"listen", "dialect", "tag_style", "origin.detect", "state_dir", "analytics.key_file", "analytics.keys", "analytics.dead_letters", "log.format"}
 
 // Adopt returns what a running agent makes of a configuration that it has loaded: the
 // same, but for what only a restart changes. restart lists the keys of that, and changed
@@ -20,7 +20,9 @@ var needsRestart = []string{"listen", "dialect", "tag_style", "origin.detect", "
 func Adopt(running, loaded Config) (next Config, changed, restart []string) {
 	next = loaded
 	compare(reflect.ValueOf(&running).Elem(), reflect.ValueOf(&next).Elem(), "", func(key string, before, after reflect.Value) {
-		if slices.ContainsFunc(needsRestart, func(of string) bool { return key == of || strings.HasPrefix(key, of+".") }) {
+		listed := slices.ContainsFunc(needsRestart, func(of string) bool { return key == of || strings.HasPrefix(key, of+".") })
+		// Analytics begins, and ends, with the agent.
+		if listed || key == "analytics.definitions" && (before.String() == "" || after.String() == "") {
 			restart = append(restart, key)
 			after.Set(before)
 			return

@@ -25,21 +25,32 @@ const (
 	lookEvery = 10 * time.Second
 )
 
-// Watcher notices that the content of the configuration file changes, or whether it can
-// be read at all. It watches folders and not the file: editors put a new file in the old
-// one's place, and Kubernetes a new link to another folder (..data). Where nothing can be
-// watched, it looks from time to time.
+// Watcher notices that the content of the configuration file changes, or of the files
+// below a folder, or whether it can be read at all. It watches folders and not files:
+// editors put a new file in the old one's place, and Kubernetes a new link to another
+// folder (..data). Where nothing can be watched, it looks from time to time.
 type Watcher struct {
-	file   string
+	watched
 	log    *slog.Logger
 	last   glimpse
 	notify *fsnotify.Watcher // nil: nothing can be watched
 }
 
+// watched is what a Watcher watches.
+type watched interface {
+	look() glimpse
+	// folders returns those in which something may happen to it.
+	folders() []string
+	// concerns reports whether an event in one of these may be about it.
+	concerns(fsnotify.Event) bool
+}
+
+type watchedFile struct{ path string }
+
 // NewWatcher returns a Watcher for which what is in the file now is known. It has
 // acquired nothing.
 func NewWatcher(file string) *Watcher {
-	w := &Watcher{file: file}
+	w := &Watcher{watched: &watchedFile{file}}
 	w.last = w.look()
 	return w
 }
@@ -52,7 +63,7 @@ func (w *Watcher) Run(ctx context.Context, log *slog.Logger, changed func()) {
 		w.notify = notify
 		defer notify.Close()
 	} else {
-		log.Warn("the configuration cannot be watched; it is looked at from time to time", "every", lookEvery.String(), "error", err)
+		log.Warn("changes of files cannot be watched; they are looked at from time to time", "every", lookEvery.String(), "error", err)
 	}
 	regularly := time.NewTicker(lookEvery)
 	defer regularly.Stop()
@@ -65,15 +76,15 @@ func (w *Watcher) Run(ctx context.Context, log *slog.Logger, changed func()) {
 	}
 }
 
-// glimpse tells one content of the file from another. One that cannot be read is told
+// glimpse tells one content of what is watched from another. One that cannot be read is told
 // by the reason.
 type glimpse struct {
 	sum [sha256.Size]byte
 	err string
 }
 
-func (w *Watcher) look() glimpse {
-	f, err := os.Open(w.file)
+func (w *watchedFile) look() glimpse {
+	f, err := os.Open(w.path)
 	if err != nil {
 		return glimpse{err: err.Error()}
 	}
@@ -85,17 +96,22 @@ func (w *Watcher) look() glimpse {
 	return glimpse{sum: [sha256.Size]byte(sum.Sum(nil))}
 }
 
-// follow watches the folder of the file and, if it is a link, that of what it leads to.
-// What is watched already, or gone, is no matter.
+// folders returns the folder of the file and, if it is a link, that of what it leads to.
+func (w *watchedFile) folders() []string {
+	folders := []string{filepath.Dir(w.path)}
+	if real, err := filepath.EvalSymlinks(w.path); err == nil {
+		folders = append(folders, filepath.Dir(real))
+	}
+	return folders
+}
+
+// follow watches the folders there are now. What is watched already, or gone, is no
+// matter.
 func (w *Watcher) follow() {
 	if w.notify == nil {
 		return
 	}
-	folders := []string{filepath.Dir(w.file)}
-	if real, err := filepath.EvalSymlinks(w.file); err == nil {
-		folders = append(folders, filepath.Dir(real))
-	}
-	for _, folder := range folders {
+	for _, folder := range w.folders() {
 		if err := w.notify.Add(folder); err != nil && !errors.Is(err, os.ErrNotExist) {
 			w.log.Debug("a folder cannot be watched; it is looked at from time to time", "folder", folder, "error", err)
 		}
@@ -138,7 +154,7 @@ func (w *Watcher) wait(ctx context.Context, regularly <-chan time.Time) bool {
 
 // concerns reports whether an event may be about the file. In its own folder there may
 // be others, such as one that the agent writes to all the time.
-func (w *Watcher) concerns(e fsnotify.Event) bool {
+func (w *watchedFile) concerns(e fsnotify.Event) bool {
 	folder, name := filepath.Split(e.Name)
-	return name == filepath.Base(w.file) || strings.HasPrefix(name, "..") || filepath.Clean(folder) != filepath.Dir(w.file)
+	return name == filepath.Base(w.path) || strings.HasPrefix(name, "..") || filepath.Clean(folder) != filepath.Dir(w.path)
 }

@@ -33,3 +33,9 @@ func StateDir(configured string, env func(string) string) (string, error) {
 	}
 	return "", errors.New("state_dir: there is no home folder to put it in; set it to a folder that weir may write, such as /var/lib/weir")
 }
+
+// StateFolder returns the folder for what must outlive the process; state_dir, or what
+// stands for it in the environment that env reads. Nothing is created.
+func (c *Config) StateFolder(env func(string) string) (string, error) {
+	return StateDir(c.StateDir, env)
+}

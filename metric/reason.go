@@ -36,6 +36,8 @@ const (
 	DroppedByRule  // a rule says so
 	TooLong        // rules made its name and tags too long
 
+	EventRefused // it is an analytics event that does not count
+
 	// Reasons is how many there are.
 	Reasons
 )
@@ -63,6 +65,7 @@ var reasonNames = [Reasons]string{
 	TimestampLimit: "timestamp_limit",
 	DroppedByRule:  "dropped_by_rule",
 	TooLong:        "too_long",
+	EventRefused:   "analytics_event",
 }
 
 // String returns the reason's name, in lower case with underscores.

@@ -78,6 +78,14 @@ func compare(capture string, cfg config.Config, over time.Duration) (*comparison
 	bare.Cardinality.MaxContexts = 1 << 26 // beyond any capture
 	bare.Aggregator.MaxContexts = bare.Cardinality.MaxContexts
 	c := &comparison{before: newReplay(bare), after: newReplay(cfg), price: cfg.Cardinality.Cost.Per100MetricsMonth}
+	for _, r := range []*replay{c.before, c.after} { // each knows which event it has seen
+		events, err := rehearse(&cfg)
+		if err != nil {
+			return nil, err
+		}
+		defer events.close()
+		events.connect(r.aggregator)
+	}
 
 	interval := cfg.Aggregator.FlushInterval
 	intervals := max(int64(over/interval), 1)

@@ -194,3 +194,17 @@ func sameSet(a, b []string) bool {
 	}
 	return len(set) == 0
 }
+
+// Events are replayed as what they become: their counters have no identities.
+func TestCheckAgainstResolvesEvents(t *testing.T) {
+	folder := t.TempDir()
+	writeDefinitions(t, folder, searchDefinitions)
+	var lines strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&lines, "analytics.search.run:1|c|#user_id:%d,plan:pro,term:t%d,_id:%d\n", i, i%4, i)
+	}
+	got, err := checkAgainst(t, "forwarders: [{type: discard}]\nanalytics: {definitions: "+folder+"}\nrules: [{match: search.run, drop_tags: [term]}]", lines.String())
+	if err != nil || !strings.Contains(got, "         4      1       4      1          0.20   0.05  search.run\n") || strings.Contains(got, "Refused") || strings.Contains(got, "usage.") {
+		t.Errorf("%v\n%s", err, got)
+	}
+}

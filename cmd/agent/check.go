@@ -48,8 +48,11 @@ sent without.`,
 
 // check loads the configuration as run does, and reports.
 func check(file string, out, warn io.Writer) error {
-	_, warnings, err := load(file)
+	cfg, warnings, err := load(file)
 	if err != nil {
+		return err
+	}
+	if _, err := loadPlan(&cfg); err != nil {
 		return err
 	}
 	for _, warning := range warnings {

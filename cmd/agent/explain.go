@@ -36,14 +36,21 @@ func newExplainCommand(configFile *string) *cobra.Command {
 			if err := cfg.Parser.Validate(); err != nil {
 				return err
 			}
+			events, err := rehearse(&cfg)
+			if err != nil {
+				return err
+			}
 			rejected := 0
 			for i, line := range lines {
 				if i > 0 {
 					fmt.Fprintln(cmd.OutOrStdout())
 				}
-				if !explain(cmd.OutOrStdout(), cfg, line) {
+				if !explain(cmd.OutOrStdout(), cfg, events, line) {
 					rejected++
 				}
+			}
+			if err := events.close(); err != nil {
+				return err
 			}
 			if rejected > 0 {
 				return fmt.Errorf("explain: %d of %d lines would not count as they are", rejected, len(lines))
@@ -58,7 +65,7 @@ func newExplainCommand(configFile *string) *cobra.Command {
 
 // explain writes what becomes of one packet, usually a single line, and reports
 // whether all of it counts.
-func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
+func explain(out io.Writer, cfg config.Config, events *rehearsal, packet string) (counts bool) {
 	p := parser.New(cfg.Parser)
 	fmt.Fprintf(out, "dialect %s, tag style %s\n", cfg.Parser.Dialect, cfg.Parser.TagStyle)
 	messages := p.Messages([]byte(packet))
@@ -83,12 +90,15 @@ func explain(out io.Writer, cfg config.Config, packet string) (counts bool) {
 		}
 	}
 
+	explainEvents(out, &cfg, events, p, packet)
+
 	// What comes of it is for the agent itself to say: one that sees nothing else.
 	guard := &guardWitness{Guard: cardinality.New(cfg.Cardinality, slog.New(slog.DiscardHandler))}
 	a := newAggregator(cfg, []aggregator.Describe{p.Describe}, guard, slog.New(slog.DiscardHandler))
 	if len(cfg.Rules.Rules) > 0 {
 		a.SetRules(explainRules(out, cfg.Rules))
 	}
+	events.connect(a)
 	if file, err := guardFile(cfg); err == nil {
 		if err := guard.Load(file); err != nil {
 			fmt.Fprintf(out, "\nwhat is folded now is not known: %s: %v\n", file, err)

@@ -64,6 +64,7 @@ func newCommand() *cobra.Command {
 		newSendCommand(&configFile),
 		newExplainCommand(&configFile),
 		newRulesCommand(),
+		newEventsCommand(&configFile),
 		&cobra.Command{
 			Use:   "version",
 			Short: "Print the version",

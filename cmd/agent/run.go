@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/aggregator"
+	"github.com/weir-agent/weir/analytics"
 	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
@@ -49,7 +50,7 @@ func run(configFile string) error {
 		return err
 	}
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	reloader := &reloader{file: configFile, watcher: watcher, agent: a, level: level, log: log, running: cfg}
+	reloader := &reloader{file: configFile, watcher: watcher, agent: a, level: level, log: log, moved: make(chan struct{}, 1), running: cfg}
 	return a.run(ctx, func(ctx context.Context) { reloader.run(ctx, hangups) })
 }
 
@@ -59,6 +60,7 @@ type agent struct {
 	parsers    []*parser.Parser // by reader
 	aggregator *aggregator.Aggregator
 	guard      *cardinality.Guard
+	analytics  *analytics.Engine // nil: there are no definitions
 	forwarder  *forwarder.Forwarder
 	reloads    *config.Reloads
 	log        *slog.Logger
@@ -73,13 +75,18 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 		guard.Open(file) // before lines can come: a restart admits no burst
 	}
 	cfg.Listen.OriginDetection = cfg.Aggregator.Origin.Detect
-	l, err := listener.New(cfg.Listen, log)
+	// What was counted is there before a socket opens.
+	events, err := newAnalytics(cfg, log)
 	if err != nil {
 		return nil, err
 	}
+	l, err := listener.New(cfg.Listen, log)
+	if err != nil {
+		return nil, errors.Join(err, closeAnalytics(events))
+	}
 	f, err := forwarder.New(cfg.Forwarder, "weir/"+version, log)
 	if err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(err, l.Close(), closeAnalytics(events))
 	}
 	parsers := make([]*parser.Parser, l.Readers())
 	describe := make([]aggregator.Describe, l.Readers())
@@ -90,11 +97,13 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	}
 	a := newAggregator(cfg, describe, guard, log)
 	a.SetDropped(l.Dropped)
+	connectAnalytics(a, events)
 	return &agent{
 		listener:   l,
 		parsers:    parsers,
 		aggregator: a,
 		guard:      guard,
+		analytics:  events,
 		forwarder:  f,
 		reloads:    config.NewReloads(),
 		log:        log,
@@ -103,7 +112,7 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 
 // guardFile returns where the cardinality guards keep what must outlive the process.
 func guardFile(cfg config.Config) (string, error) {
-	folder, err := forwarder.StateDir(cfg.Forwarder.StateDir, os.Getenv)
+	folder, err := cfg.Forwarder.StateFolder(os.Getenv)
 	return filepath.Join(folder, "cardinality.json"), err
 }
 
@@ -138,10 +147,13 @@ func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error 
 	noMoreSamples, endSamples := context.WithCancel(context.Background())
 	defer endSamples()
 	var stages sync.WaitGroup
+	noMoreEvents, endEvents := context.WithCancel(context.Background())
 	stages.Go(func() {
 		defer close(batches)
+		defer endEvents()
 		a.aggregator.Run(noMoreSamples, a.readings, batches)
 	})
+	stages.Go(func() { a.runAnalytics(noMoreEvents) })
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
 	stages.Go(func() { a.guard.Run(noMoreSamples) })
@@ -183,6 +195,9 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = a.listener.Readings(dst)
 	dst = a.aggregator.Readings(dst)
 	dst = a.guard.Readings(dst)
+	if a.analytics != nil {
+		dst = a.analytics.Readings(dst)
+	}
 	dst = a.forwarder.Readings(dst)
 	return a.reloads.Readings(dst)
 }

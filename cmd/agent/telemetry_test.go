@@ -24,6 +24,7 @@ func TestTelemetryIsDocumented(t *testing.T) {
 	folder := t.TempDir()
 	cfg.Listen.UnixDatagram, cfg.Listen.UnixStream = folder+"/d", folder+"/s"
 	cfg.Forwarder.StateDir = folder
+	cfg.Analytics.Definitions = "../../analytics/plan/testdata/sound"
 	cfg.Forwarder.Forwarders = []forwarder.DestinationConfig{{Type: "logs", Output: "stderr"}, {Type: "datadog", APIKey: "k"}, {Type: "dogstatsd", Address: "127.0.0.1:1"}, {Type: "discard"}}
 	cfg.Forwarder.Resolve(forwarder.Defaults{})
 	a, err := newAgent(cfg, slog.New(slog.DiscardHandler))

@@ -31,10 +31,13 @@ var mayImport = map[string][]string{
 	"cardinality":       {"metric"},
 	"aggregator":        {"metric"},
 	"forwarder":         {"metric"},
-	"config":            {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder"},
-	"cmd/agent":         {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder", "config"},
+	"analytics":         {"metric", "analytics/plan"},
+	"analytics/plan":    {"metric", "internal/spelling"},
+	"config":            {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "analytics", "forwarder", "internal/spelling"},
+	"cmd/agent":         {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "analytics", "analytics/plan", "forwarder", "config"},
 	"bench/capture":     {},
 	"internal/archtest": {},
+	"internal/spelling": {},
 	"internal/testkit":  {},
 }
 

@@ -1,0 +1,2 @@
+class ExampleEvent(analytics.Event):
+    type = "of.a.test"

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-agent/weir/analytics/fleet"
 	"github.com/weir-agent/weir/analytics/plan"
 )
 
@@ -94,7 +95,11 @@ func (c *compiler) rules(r plan.Rule, zone int) []*rule {
 		return known
 	}
 	keys := c.e.keys[:1]
-	if r.Unique != "" {
+	raw := c.e.cfg.Redis.Enabled() && c.e.cfg.Redis.Element == fleet.Raw
+	switch {
+	case r.Unique != "" && raw: // as anybody hashes it who writes to Redis
+		keys = keyring{{id: rawKeyID}}
+	case r.Unique != "":
 		keys = c.e.keys
 	}
 	ev := c.e.events[r.Event]
@@ -106,7 +111,9 @@ func (c *compiler) rules(r plan.Rule, zone int) []*rule {
 			days: map[day]*dayCount{},
 		}
 		if r.Unique != "" {
-			one.key, one.sip = k, k.sip(r.Event.Attributes[r.By].Identity)
+			if one.key, one.raw = k, raw; !raw {
+				one.sip = k.sip(r.Event.Attributes[r.By].Identity)
+			}
 			if c.e.sketches++; c.e.sketches > c.e.cfg.MaxSketches {
 				one.overflow = true
 			}

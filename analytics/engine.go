@@ -38,6 +38,7 @@ type Engine struct {
 	store    *store
 	ids      *dedup
 	letters  *deadLetters
+	share    *sharer  // nil: counts are this host's own
 	prefixes [][]byte // longest first
 	zones    []*time.Location
 
@@ -105,6 +106,9 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 	e.current.Store(periodAt(now.Unix(), e.zones))
 	if err := e.open(); err != nil {
 		return nil, err
+	}
+	if e.share, err = newSharer(e); err != nil {
+		return nil, errors.Join(err, e.store.close())
 	}
 	e.compute(now)
 	e.logPlan(log)
@@ -205,12 +209,21 @@ func (e *Engine) begin() error {
 // Run computes the metrics' values and saves counts, until ctx is done; then it takes
 // in what is left, saves it and closes the file. All samples must have been added.
 func (e *Engine) Run(ctx context.Context) error {
+	var sharing sync.WaitGroup
+	noMore, end := context.WithCancel(context.Background())
+	defer end()
+	if e.share != nil {
+		sharing.Go(func() { e.share.run(noMore) })
+	}
 	ticker := time.NewTicker(min(tickEvery, e.cfg.SaveInterval))
 	defer ticker.Stop()
 	for saved := time.Now(); ; {
 		select {
 		case <-ctx.Done():
-			return e.close(time.Now())
+			err := e.settle(time.Now())
+			end()
+			sharing.Wait()
+			return errors.Join(err, e.store.close())
 		case <-ticker.C:
 		}
 		now := time.Now()
@@ -235,12 +248,18 @@ func (e *Engine) tick(now time.Time, save bool) {
 	}
 }
 
-func (e *Engine) close(now time.Time) error {
+// settle takes in what is left and saves it.
+func (e *Engine) settle(now time.Time) error {
 	e.drain(now)
 	e.letters.save()
 	err := e.save(now)
 	e.compute(now)
 	e.report(now)
+	return err
+}
+
+func (e *Engine) close(now time.Time) error {
+	err := e.settle(now)
 	return errors.Join(err, e.store.close())
 }
 

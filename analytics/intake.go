@@ -157,6 +157,9 @@ func (in *Intake) element(r *rule, canonical []byte) element {
 			return u.element
 		}
 	}
+	if r.raw {
+		return rawElement(canonical)
+	}
 	return r.sip.element(canonical)
 }
 

@@ -16,6 +16,7 @@ type rule struct {
 	zone     int    // index of its zone; days are dates in it
 	key      key    // of a sketch
 	sip      sipKey
+	raw      bool // elements are hashes without a key
 	since    day  // the first day it counted
 	overflow bool // there are too many: it counts nothing
 	disk     *store

@@ -38,6 +38,9 @@ func (e *Engine) Readings(dst []metric.Reading) []metric.Reading {
 	for _, status := range []Status{StatusOverflow, StatusUncertain, StatusBroken, StatusUnreadable, StatusExpired} {
 		level("values.withheld", float64(withheld[status]), "status:"+string(status))
 	}
+	if e.share != nil {
+		e.share.readings(total, level)
+	}
 	return dst
 }
 
@@ -47,6 +50,12 @@ func (e *Engine) Gauges(dst []metric.Reading) []metric.Reading {
 	for _, v := range e.Values() {
 		if v.Emitted && v.Value != nil {
 			dst = append(dst, metric.Reading{Name: v.Name, Tags: []string{"scope:" + v.Scope}, Value: *v.Value, Level: true})
+		}
+	}
+	for _, v := range e.fleetValues(time.Now()) {
+		if v.Emitted && v.Value != nil {
+			// Of all hosts, so of no host: it goes on when another one takes over.
+			dst = append(dst, metric.Reading{Name: v.Name, Tags: []string{"host:", "scope:" + v.Scope}, Value: *v.Value, Level: true})
 		}
 	}
 	return dst

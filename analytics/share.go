@@ -285,7 +285,7 @@ func (s *sharer) run(ctx context.Context) {
 
 // end sends what is left, if Redis is well, and gives the lease back.
 func (s *sharer) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Timeout)
 	defer cancel()
 	s.voice.Store(nil)
 	if s.stats.healthy.Load() == 1 {

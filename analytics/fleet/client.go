@@ -86,8 +86,6 @@ func (c *Client) Close() error { return c.redis.Close() }
 var remedies = []struct{ answer, remedy string }{
 	{"WRONGPASS", "the server takes another password; set analytics.redis.password_file, or WEIR_ANALYTICS_REDIS_PASSWORD"},
 	{"ERR invalid password", "the server takes another password; set analytics.redis.password_file, or WEIR_ANALYTICS_REDIS_PASSWORD"},
-	{"ERR AUTH", "the server has no password; remove analytics.redis.password"},
-	{"ERR Client sent AUTH", "the server has no password; remove analytics.redis.password"},
 	{"NOAUTH", "the server wants a password; set analytics.redis.password_file, or WEIR_ANALYTICS_REDIS_PASSWORD"},
 	{"NOPERM", "the server's ACL does not allow it; docs/ANALYTICS.md lists the commands"},
 	{"OOM", "the server's memory is full; raise its maxmemory, and keep maxmemory-policy noeviction"},

@@ -108,7 +108,7 @@ func (c *Config) Validate() error {
 		{"refresh_interval", c.RefreshInterval, c.FlushInterval, time.Hour},
 		{"repair_interval", c.RepairInterval, c.RefreshInterval, 24 * time.Hour},
 		{"lease", c.Lease, 2 * c.FlushInterval, time.Hour},
-		{"timeout", c.Timeout, 100 * time.Millisecond, time.Minute},
+		{"timeout", c.Timeout, 100 * time.Millisecond, 30 * time.Second},
 	} {
 		if d.d < d.least || d.d > d.most {
 			fault(d.key, "%v is out of range; use %v to %v", d.d, d.least, d.most)

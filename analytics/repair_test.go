@@ -3,6 +3,7 @@ package analytics
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -237,6 +238,25 @@ func TestRawElementsAreThoseOfGitLab(t *testing.T) {
 	}
 	if got, want := number(t, forAll(t, hosts), "usage.weeks.7d"), server.Number("PFCOUNT", "plain")+1; got != want {
 		t.Errorf("usage.weeks.7d = %v, want %v", got, want)
+	}
+}
+
+// Hosts with different keys do not count together, and say so.
+func TestHostsWithOtherKeysDoNotMix(t *testing.T) {
+	server := testkit.StartRedis(t)
+	hosts := newFleet(t, 2, server)
+	other := newFleet(t, 1, server, func(c *Config) { c.Keys = "fleet=100102030405060708090a0b0c0d0e0f" })[0]
+	for _, h := range append(hosts, other) {
+		h.users("team.created", 0, 100, "")
+	}
+	values := forAll(t, append(hosts, other))
+	if got := number(t, values, "usage.creators.1d"); math.Abs(got-100) > 2 {
+		t.Errorf("usage.creators.1d = %v, want 100", got)
+	}
+	for _, h := range append(hosts, other) {
+		if n := strings.Count(h.log.String(), "with different keys"); n != 1 {
+			t.Errorf("the log says it %d times", n)
+		}
 	}
 }
 

@@ -28,6 +28,7 @@ type sharer struct {
 	client   *fleet.Client
 	lease    *fleet.Lease
 	instance string // names this host in Redis
+	hashKey  string // tells the key of identities apart, and says nothing about it
 	rules    []*sharedRule
 	byRule   map[*rule]*sharedRule
 
@@ -47,7 +48,7 @@ type sharer struct {
 
 type sharerStats struct {
 	rounds, failed, elements, uploads, fetches, repairs, takeovers atomic.Uint64
-	healthy, leader, hosts, pending, foreign                       atomic.Int64
+	healthy, leader, hosts, keys, pending, foreign                 atomic.Int64
 	roundNanoseconds                                               atomic.Int64
 }
 
@@ -108,7 +109,10 @@ func newSharer(e *Engine) (*sharer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.lease = client.NewLease(s.instance)
+	s.lease, s.hashKey = client.NewLease(s.instance), rawKeyID
+	if cfg.Element != fleet.Raw {
+		s.hashKey = e.keys[0].id + " " + e.keys[0].fingerprint()
+	}
 	for _, m := range e.metrics {
 		if m.def.Emit.Scope != plan.Fleet {
 			continue
@@ -326,11 +330,14 @@ func (s *sharer) round(ctx context.Context, now time.Time) {
 }
 
 func (s *sharer) exchange(ctx context.Context, now time.Time) error {
-	pulse, err := s.client.Beat(ctx, s.instance, time.Now())
+	pulse, err := s.client.Beat(ctx, s.instance, s.hashKey, time.Now())
 	if err != nil {
 		return err
 	}
 	s.stats.hosts.Store(int64(pulse.Hosts))
+	if before := s.stats.keys.Swap(int64(pulse.Keys)); before <= 1 && pulse.Keys > 1 {
+		s.log.Warn("hosts that share this Redis hash identities with different keys, and do not count together; give all of them the same analytics.key_file and analytics.redis.element", "keys", pulse.Keys)
+	}
 	if pulse.Epoch != s.epoch || s.failing {
 		if s.epoch != "" && pulse.Epoch != s.epoch {
 			s.log.Warn("Redis has lost its data; this host brings back what it knows")

@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
@@ -32,7 +33,7 @@ func (e *Engine) Readings(dst []metric.Reading) []metric.Reading {
 	total("state.damaged", e.stats.damaged.Load())
 	level("sketches", float64(e.sketches))
 	withheld := map[Status]int{}
-	for _, v := range e.Values() {
+	for _, v := range slices.Concat(e.Values(), e.fleetValues(time.Now())) {
 		withheld[v.Status]++
 	}
 	for _, status := range []Status{StatusOverflow, StatusUncertain, StatusBroken, StatusUnreadable, StatusExpired} {

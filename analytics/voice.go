@@ -35,7 +35,7 @@ func (e *Engine) fleetValues(now time.Time) []Value {
 		return nil
 	}
 	v := e.share.voice.Load()
-	if v == nil || now.Before(v.from) || !now.Before(v.until) {
+	if v == nil || now.Before(v.from) || !fleet.Lasts(now, v.until) {
 		return nil
 	}
 	return v.values
@@ -120,6 +120,8 @@ func (s *sharer) valueOf(ctx context.Context, m *metricState, frame plan.TimeFra
 	switch {
 	case errors.Is(err, errForeignKey):
 		v.Status = StatusUnreadable
+	case errors.Is(err, fleet.ErrTooManyHosts):
+		v.Status = StatusOverflow
 	case err != nil:
 		return nil, err
 	case math.IsInf(relative, 1):
@@ -301,6 +303,7 @@ func (s *sharer) readings(total func(string, uint64, ...string), level func(stri
 	total("redis.repairs", s.stats.repairs.Load())
 	level("redis.foreign_keys", float64(s.stats.foreign.Load()))
 	level("redis.hosts", float64(s.stats.hosts.Load()))
+	level("redis.keys", float64(s.stats.keys.Load()))
 	level("redis.leader", float64(s.stats.leader.Load()))
 	total("redis.takeovers", s.stats.takeovers.Load())
 }

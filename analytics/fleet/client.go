@@ -302,6 +302,9 @@ func (c *Client) SetTotals(ctx context.Context, instance string, totals []Total)
 	return foreign, err
 }
 
+// ErrTooManyHosts says that a total has more than Config.MaxHosts fields.
+var ErrTooManyHosts = errors.New("raise analytics.redis.max_hosts")
+
 // Totals returns what all hosts have together under each key.
 func (c *Client) Totals(ctx context.Context, keys []string) ([]float64, error) {
 	lengths := make([]*redis.IntCmd, len(keys))
@@ -314,7 +317,7 @@ func (c *Client) Totals(ctx context.Context, keys []string) ([]float64, error) {
 	}
 	for i, length := range lengths {
 		if n := length.Val(); n > int64(c.cfg.MaxHosts) {
-			return nil, fmt.Errorf("%s has the totals of %d hosts: raise analytics.redis.max_hosts", keys[i], n)
+			return nil, fmt.Errorf("%s has the totals of %d hosts: %w", keys[i], n, ErrTooManyHosts)
 		}
 	}
 	answers := make([]*redis.StringSliceCmd, len(keys))

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -131,7 +132,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := open(t, test.address, test.change)
-			_, err := c.Beat(t.Context(), "me", time.Now())
+			_, err := c.Beat(t.Context(), "me", "key", time.Now())
 			text := fmt.Sprint(err)
 			if (test.want == "") != (err == nil) || !strings.Contains(text, test.want) && err != nil {
 				t.Errorf("the error is %q, which does not say %q", text, test.want)
@@ -140,6 +141,35 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 				t.Errorf("the password is in %q", text)
 			}
 		})
+	}
+}
+
+// More hosts than are allowed make no total.
+func TestTotals(t *testing.T) {
+	server := testkit.StartRedis(t)
+	c := open(t, server.Address, func(c *Config) { c.MaxHosts = 2 })
+	for _, host := range []string{"a", "b", "b", "a"} {
+		if _, err := c.SetTotals(t.Context(), host, []Total{{Key: "t", Value: 2.5, Expire: time.Now().Add(time.Hour)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if totals, err := c.Totals(t.Context(), []string{"t", "none"}); err != nil || totals[0] != 5 || totals[1] != 0 {
+		t.Errorf("totals %v, %v", totals, err)
+	}
+	if _, err := c.SetTotals(t.Context(), "c", []Total{{Key: "t", Value: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Totals(t.Context(), []string{"t"}); !errors.Is(err, ErrTooManyHosts) {
+		t.Errorf("the totals of three hosts: %v", err)
+	}
+}
+
+// A machine that slept has lost its lease, although its steady clock stood still.
+func TestLeaseEndsInSleep(t *testing.T) {
+	now := time.Now()
+	until := now.Add(time.Minute)
+	if !Lasts(now, until) || Lasts(until, until) || Lasts(now.Round(0).Add(2*time.Minute), until) {
+		t.Error("a lease lasts by one clock only, or does not last")
 	}
 }
 

@@ -69,7 +69,13 @@ func (l *Lease) Renew(ctx context.Context, now time.Time) (taken bool, err error
 }
 
 // Holds reports whether this host has the lease.
-func (l *Lease) Holds(now time.Time) bool { return l.holder != "" && now.Before(l.until) }
+func (l *Lease) Holds(now time.Time) bool { return l.holder != "" && Lasts(now, l.until) }
+
+// Lasts reports whether it is before a moment both by the clock that does not jump and
+// by the one that goes on while a machine sleeps.
+func Lasts(now, until time.Time) bool {
+	return now.Before(until) && now.Round(0).Before(until.Round(0))
+}
 
 // Speaks returns from when until when this host may speak for all; ok is false if it
 // may not.
@@ -93,6 +99,7 @@ func (l *Lease) Release(ctx context.Context) error {
 type Pulse struct {
 	Epoch string // of the data: another one says that all of it may be gone
 	Hosts int    // that were there in the last minutes
+	Keys  int    // that they hash identities with
 }
 
 const (
@@ -101,23 +108,28 @@ const (
 	hostForgets = 24 * time.Hour
 )
 
-// Beat says that this host is there.
-func (c *Client) Beat(ctx context.Context, instance string, now time.Time) (Pulse, error) {
+// Beat says that this host is there, and which key it hashes identities with.
+func (c *Client) Beat(ctx context.Context, instance, hashKey string, now time.Time) (Pulse, error) {
 	var random [epochBytes]byte
 	_, _ = rand.Read(random[:]) // never fails: crypto/rand crashes the program instead
-	hosts := c.fleetKey("hosts")
 	score := func(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
 	var epoch *redis.StringCmd
-	var seen *redis.IntCmd
+	seen := map[string]*redis.IntCmd{"hosts": nil, "keys": nil}
 	err := c.run(ctx, func(p redis.Pipeliner) {
 		p.SetNX(ctx, c.fleetKey("epoch"), hex.EncodeToString(random[:]), 0)
 		epoch = p.GetRange(ctx, c.fleetKey("epoch"), 0, 100)
-		p.ZAdd(ctx, hosts, redis.Z{Score: float64(now.Unix()), Member: instance})
-		p.ZRemRangeByScore(ctx, hosts, "-inf", score(now.Add(-hostForgets)))
-		seen = p.ZCount(ctx, hosts, score(now.Add(-hostSeen)), "+inf")
+		for name := range seen {
+			key, member := c.fleetKey(name), instance
+			if name == "keys" {
+				member = hashKey
+			}
+			p.ZAdd(ctx, key, redis.Z{Score: float64(now.Unix()), Member: member})
+			p.ZRemRangeByScore(ctx, key, "-inf", score(now.Add(-hostForgets)))
+			seen[name] = p.ZCount(ctx, key, score(now.Add(-hostSeen)), "+inf")
+		}
 	})
 	if err != nil {
 		return Pulse{}, err
 	}
-	return Pulse{Epoch: epoch.Val(), Hosts: int(seen.Val())}, nil
+	return Pulse{Epoch: epoch.Val(), Hosts: int(seen["hosts"].Val()), Keys: int(seen["keys"].Val())}, nil
 }

@@ -168,7 +168,7 @@ func TestHostsShareCounts(t *testing.T) {
 func TestFleetEstimatesAreAccurate(t *testing.T) {
 	sizes := []int{1000, 10_000, 100_000, 1_000_000, 3_000_000}
 	if testing.Short() || raceEnabled {
-		sizes = sizes[:3]
+		sizes = sizes[:2]
 	}
 	server := testkit.StartRedis(t)
 	squares, cases := 0.0, 0
@@ -178,18 +178,21 @@ func TestFleetEstimatesAreAccurate(t *testing.T) {
 			hosts := newFleet(t, width, server, func(c *Config) { c.Redis.RefreshInterval = time.Hour; c.Redis.RepairInterval = 24 * time.Hour })
 			start := hosts[0].now.AddDate(0, 0, -27)
 			for date := range 28 {
-				seen := 0
+				rules := make([]*rule, width)
 				for i, h := range hosts {
 					h.now = start.AddDate(0, 0, date)
 					h.engine.drain(h.now)
-					r := ruleOf(t, h, "team.created unique user_id as user.id")
-					today := h.engine.today(r)
-					// Identity x comes on days x and x*7+3, on hosts x and x*3+1 of each.
-					for x := range n {
-						if (x%28 == date || (7*x+3)%28 == date) && (x/28%width == i || (3*(x/28)+1)%width == i) {
-							r.insert(today, today, r.sip.element(fmt.Appendf(nil, "%d-%d", n, x)))
-							seen++
-						}
+					rules[i] = ruleOf(t, h, "team.created unique user_id as user.id")
+				}
+				today := hosts[0].engine.today(rules[0])
+				// Identity x comes on days x and 7x+3, each time on hosts x and 3x+1.
+				for x := range n {
+					if x%28 != date && (7*x+3)%28 != date {
+						continue
+					}
+					e := rules[0].sip.element(fmt.Appendf(nil, "%d-%d", n, x))
+					for _, i := range []int{x / 28 % width, (3*(x/28) + 1) % width} {
+						rules[i].insert(today, today, e)
 					}
 				}
 				round(hosts...)

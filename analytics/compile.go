@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-agent/weir/analytics/fleet"
 	"github.com/weir-agent/weir/analytics/plan"
 )
 
@@ -118,14 +119,18 @@ func (c *compiler) rules(r plan.Rule, zone int) []*selection {
 		return known
 	}
 	keys := c.e.keys[:1]
-	if r.Unique != "" {
+	raw := c.g.cfg.Redis.Enabled() && c.g.cfg.Redis.Element == fleet.Raw
+	switch {
+	case r.Unique != "" && raw: // as anybody hashes it who writes to Redis
+		keys = keyring{{id: rawKeyID}}
+	case r.Unique != "":
 		keys = c.e.keys
 	}
 	ev := c.g.events[r.Event]
 	full := c.tooManyValues(&r, zone)
 	var made []*selection
 	for _, k := range keys {
-		one := &selection{Rule: r, rule: c.rule(&r, text, zone, k), overflow: full}
+		one := &selection{Rule: r, rule: c.rule(&r, text, zone, k, raw), overflow: full}
 		if one.unique {
 			if c.g.sketches++; c.g.sketches > c.g.cfg.MaxSketches {
 				one.overflow = true
@@ -140,10 +145,13 @@ func (c *compiler) rules(r plan.Rule, zone int) []*selection {
 }
 
 // rule returns the count of what a text names, the one there is or a fresh one.
-func (c *compiler) rule(r *plan.Rule, text string, zone int, k key) *rule {
+func (c *compiler) rule(r *plan.Rule, text string, zone int, k key, raw bool) *rule {
 	made := &rule{text: text, zone: zone, number: c.e.numbers, unique: r.Unique != "", days: map[day]*dayCount{}}
 	if made.unique {
-		made.keyID, made.sip = k.id, k.sip(r.Event.Attributes[r.By].Identity)
+		made.keyID, made.fingerprint, made.raw = k.id, k.fingerprint(), raw
+		if !raw {
+			made.sip = k.sip(r.Event.Attributes[r.By].Identity)
+		}
 	}
 	if known := c.known[ruleKey(text, made.keyID)]; known != nil {
 		return known

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-agent/weir/analytics/fleet"
 	"github.com/weir-agent/weir/analytics/plan"
 	"github.com/weir-agent/weir/metric"
 )
@@ -27,6 +28,7 @@ type Config struct {
 	MaxValuesPerFilter int               `yaml:"max_values_per_filter"`
 	UnplannedBuckets   int               `yaml:"unplanned_buckets"`
 	DeadLetters        DeadLettersConfig `yaml:"dead_letters"`
+	Redis              fleet.Config      `yaml:"redis"`
 
 	StateDir string `yaml:"-"` // the folder for everything kept; set by the wiring
 }
@@ -64,6 +66,7 @@ func DefaultConfig() Config {
 		MaxValuesPerFilter: 100,
 		UnplannedBuckets:   64,
 		DeadLetters:        DeadLettersConfig{Enabled: true, MaxBytes: 16 << 20, MaxRate: 10},
+		Redis:              fleet.DefaultConfig(),
 	}
 }
 
@@ -136,6 +139,12 @@ func (c *Config) Validate() error {
 	}
 	if c.DeadLetters.MaxBytes < 64<<10 {
 		fault("dead_letters.max_bytes", "%v is too little; use 64KiB or more", c.DeadLetters.MaxBytes)
+	}
+	if err := c.Redis.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	if c.Redis.Enabled() && c.Redis.Element == fleet.HMAC && c.Keys == "" && c.KeyFile == "" {
+		fault("redis.addresses", "hosts that share counts must agree on who somebody is; set analytics.key_file, or WEIR_ANALYTICS_KEYS, to the same key on all of them")
 	}
 	return errors.Join(faults...)
 }

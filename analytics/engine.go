@@ -36,6 +36,7 @@ type Engine struct {
 	store   *store
 	ids     *dedup
 	letters *deadLetters
+	share   *sharer // nil: counts are this host's own
 
 	generation atomic.Pointer[generation]
 
@@ -99,6 +100,9 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 	e.generation.Store(g)
 	if err := e.open(); err != nil {
 		return nil, err
+	}
+	if e.share, err = newSharer(e); err != nil {
+		return nil, errors.Join(err, e.store.close())
 	}
 	e.compute(now)
 	e.logPlan(log)
@@ -198,6 +202,12 @@ func (e *Engine) begin(rules []*rule, g *generation) error {
 // Run computes the metrics' values and saves counts, until ctx is done; then it takes
 // in what is left, saves it and closes the file. All samples must have been added.
 func (e *Engine) Run(ctx context.Context) error {
+	var sharing sync.WaitGroup
+	noMore, end := context.WithCancel(context.Background())
+	defer end()
+	if e.share != nil {
+		sharing.Go(func() { e.share.run(noMore) })
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for saved := time.Now(); ; {
@@ -205,7 +215,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		timer.Reset(min(tickEvery, every))
 		select {
 		case <-ctx.Done():
-			return e.close(time.Now())
+			err := e.finish(time.Now())
+			end()
+			sharing.Wait()
+			return errors.Join(err, e.store.close())
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -230,12 +243,18 @@ func (e *Engine) tick(now time.Time, save bool) {
 	}
 }
 
-func (e *Engine) close(now time.Time) error {
+// finish takes in what is left and saves it.
+func (e *Engine) finish(now time.Time) error {
 	e.drain(now)
 	e.letters.save()
 	err := e.save(now)
 	e.compute(now)
 	e.report(now)
+	return err
+}
+
+func (e *Engine) close(now time.Time) error {
+	err := e.finish(now)
 	return errors.Join(err, e.store.close())
 }
 

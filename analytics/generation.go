@@ -43,14 +43,14 @@ type Change struct {
 }
 
 // Prepare makes ready to count by another plan, and by what the configuration says of
-// it. Where state is kept, the keys and the dead letters stay as they are. cfg must have
-// passed Validate. If it fails, nothing has changed, and nothing does before Commit.
+// it. Where state is kept, the keys, the dead letters and Redis stay as they are. cfg must
+// have passed Validate. If it fails, nothing has changed, and nothing does before Commit.
 func (e *Engine) Prepare(cfg Config, p *plan.Plan) (*Change, error) {
 	return e.prepareAt(cfg, p, time.Now())
 }
 
 func (e *Engine) prepareAt(cfg Config, p *plan.Plan, now time.Time) (*Change, error) {
-	cfg.StateDir = e.cfg.StateDir
+	cfg.StateDir, cfg.Redis = e.cfg.StateDir, e.cfg.Redis
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g, fresh, err := e.compile(cfg, p, e.generation.Load())
@@ -88,7 +88,7 @@ func (c *Change) settleAt(now time.Time) {
 // Counts reports whether the plan in force is p, and cfg says the same of it.
 func (e *Engine) Counts(cfg Config, p *plan.Plan) bool {
 	g := e.generation.Load()
-	cfg.StateDir = g.cfg.StateDir
+	cfg.StateDir, cfg.Redis = g.cfg.StateDir, g.cfg.Redis
 	return reflect.DeepEqual(cfg, g.cfg) && reflect.DeepEqual(p, g.plan)
 }
 

@@ -171,6 +171,9 @@ func (in *Intake) element(r *selection, canonical []byte) element {
 			return u.element
 		}
 	}
+	if r.raw {
+		return rawElement(canonical)
+	}
 	return r.sip.element(canonical)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
@@ -34,7 +35,7 @@ const reportName = "report.json"
 func (e *Engine) report(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	r := Report{Time: now.UTC(), Values: e.Values(), Events: []EventReport{}, Records: e.store.records}
+	r := Report{Time: now.UTC(), Values: slices.Concat(e.Values(), e.fleetValues(time.Now())), Events: []EventReport{}, Records: e.store.records}
 	for _, ev := range e.generation.Load().books {
 		one := EventReport{Event: ev.name, Outcomes: map[string]uint64{}}
 		if at := ev.lastSeen.Load(); at != 0 {

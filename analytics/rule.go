@@ -15,9 +15,12 @@ type rule struct {
 	zone   int    // index of its zone; days are dates in it
 	unique bool   // it counts who: it has a sketch for each day
 	keyID  string // of the key of the sketches, "" of a total
-	sip    sipKey
-	since  day // the first day it counted
-	disk   *store
+	// fingerprint tells that key apart from others with its id; "" without a key
+	fingerprint string
+	sip         sipKey
+	raw         bool // elements are hashes without a key
+	since       day  // the first day it counted
+	disk        *store
 
 	mu   sync.Mutex // guards the fields below and what is in days
 	days map[day]*dayCount

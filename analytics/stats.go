@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
@@ -33,11 +34,14 @@ func (e *Engine) Readings(dst []metric.Reading) []metric.Reading {
 	total("state.damaged", e.stats.damaged.Load())
 	level("sketches", float64(g.sketches))
 	withheld := map[Status]int{}
-	for _, v := range e.Values() {
+	for _, v := range slices.Concat(e.Values(), e.fleetValues(time.Now())) {
 		withheld[v.Status]++
 	}
 	for _, status := range []Status{StatusOverflow, StatusUncertain, StatusBroken, StatusUnreadable, StatusExpired} {
 		level("values.withheld", float64(withheld[status]), "status:"+string(status))
+	}
+	if e.share != nil {
+		e.share.readings(total, level)
 	}
 	return dst
 }
@@ -48,6 +52,12 @@ func (e *Engine) Gauges(dst []metric.Reading) []metric.Reading {
 	for _, v := range e.Values() {
 		if v.Emitted && v.Value != nil {
 			dst = append(dst, metric.Reading{Name: v.Name, Tags: []string{"scope:" + v.Scope}, Value: *v.Value, Level: true})
+		}
+	}
+	for _, v := range e.fleetValues(time.Now()) {
+		if v.Emitted && v.Value != nil {
+			// Of all hosts, so of no host: it goes on when another one takes over.
+			dst = append(dst, metric.Reading{Name: v.Name, Tags: []string{"host:", "scope:" + v.Scope}, Value: *v.Value, Level: true})
 		}
 	}
 	return dst

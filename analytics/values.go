@@ -35,16 +35,17 @@ type Value struct {
 	Value    *float64 `json:"value"` // nil: there is none
 	Status   Status   `json:"status"`
 
-	Final    bool    `json:"final"`          // late events can change it no more
-	Days     int     `json:"days,omitempty"` // in the window
-	Observed int     `json:"days_observed"`  // of these, those since this agent counts it
-	Sampled  bool    `json:"sampled"`        // some lines did not say all: somebody is missing
-	Revision uint32  `json:"revision"`       // how often a day of it changed after it was over
-	Error    float64 `json:"relative_error"` // standard error of an estimate, 0 of a total
-	Scope    string  `json:"scope"`          // whose events
-	Emitted  bool    `json:"emitted"`        // it is a gauge
-	Operator string  `json:"operator"`       // of several rules
-	Unique   bool    `json:"unique"`         // it counts who
+	Final    bool     `json:"final"`                // late events can change it no more
+	Days     int      `json:"days,omitempty"`       // in the window
+	Observed int      `json:"days_observed"`        // of these, those since this agent counts it
+	Sampled  bool     `json:"sampled"`              // some lines did not say all: somebody is missing
+	Revision uint32   `json:"revision"`             // how often a day of it changed after it was over
+	Error    float64  `json:"relative_error"`       // standard error of an estimate, 0 of a total
+	Scope    string   `json:"scope"`                // whose events
+	Emitted  bool     `json:"emitted"`              // it is a gauge
+	Operator string   `json:"operator"`             // of several rules
+	Unique   bool     `json:"unique"`               // it counts who
+	Keys     []string `json:"redis_keys,omitempty"` // what the keys begin with, of a value for all hosts
 }
 
 // metricState is a metric with its rules and values.
@@ -95,7 +96,7 @@ func (e *Engine) computeFrame(g *generation, m *metricState, f *frameState, now 
 	zone := g.zones[m.zone]
 	today := dayOf(now.Unix(), zone)
 	w := windowOf(m.def.Window, f.frame, today, g.cfg.IncludeToday)
-	rules := m.chosen(w)
+	rules := m.chosen(w, func(s *selection) day { return s.since })
 	signature := uint64(uint32(w.First))<<32 ^ uint64(uint32(w.Last)) ^ uint64(today)<<20
 	for i, r := range rules {
 		signature = (signature + uint64(i+1)) * 0xff51afd7ed558ccd
@@ -106,15 +107,7 @@ func (e *Engine) computeFrame(g *generation, m *metricState, f *frameState, now 
 	if f.value != nil && f.signature == signature {
 		return f.value
 	}
-	v := &Value{
-		KeyPath: m.def.KeyPath, Frame: string(f.frame), Name: m.def.Gauge(f.frame), Window: string(m.def.Window),
-		Timezone: zone.String(), Last: w.Last, Status: StatusOK, Final: w.Last < today-lateDays,
-		Scope: string(plan.Host), Emitted: m.def.Emit.Gauge, Operator: string(m.def.Operator), Unique: m.def.Unique(),
-	}
-	if w.First != forever {
-		first := w.First
-		v.First, v.Days = &first, w.days()
-	}
+	v := g.blank(m, f.frame, w, today)
 	since := w.First
 	for _, r := range rules {
 		s := r.summarize(w)
@@ -134,14 +127,30 @@ func (e *Engine) computeFrame(g *generation, m *metricState, f *frameState, now 
 	return v
 }
 
+// blank returns a value of this host that is not computed yet.
+func (g *generation) blank(m *metricState, frame plan.TimeFrame, w window, today day) *Value {
+	v := &Value{
+		KeyPath: m.def.KeyPath, Frame: string(frame), Name: m.def.Gauge(frame), Window: string(m.def.Window),
+		Timezone: g.zones[m.zone].String(), Last: w.Last, Status: StatusOK, Final: w.Last < today-lateDays,
+		Scope: string(plan.Host), Operator: string(m.def.Operator), Unique: m.def.Unique(),
+		// Where hosts share a metric, one of them emits it for all.
+		Emitted: m.def.Emit.Gauge && !(g.cfg.Redis.Enabled() && m.def.Emit.Scope == plan.Fleet),
+	}
+	if w.First != forever {
+		first := w.First
+		v.First, v.Days = &first, w.days()
+	}
+	return v
+}
+
 // chosen returns one count for each rule of the definition: of those of several keys
 // the newest that covers the window, or else the one that counts for longest.
-func (m *metricState) chosen(w window) []*selection {
+func (m *metricState) chosen(w window, since func(*selection) day) []*selection {
 	rules := make([]*selection, 0, len(m.rules))
 	for _, keys := range m.rules {
 		best := keys[0]
 		for _, r := range keys[1:] {
-			if best.since > w.First && r.since < best.since {
+			if since(best) > w.First && since(r) < since(best) {
 				best = r
 			}
 		}
@@ -231,8 +240,7 @@ func unite(rules []*selection, w window) (*union, error) {
 	return u, nil
 }
 
-// intersection estimates how many all of the rules counted, by inclusion and exclusion,
-// and the relative error of that; it is infinite if they are too small a share.
+// intersection estimates how many all of the rules counted.
 func (e *Engine) intersection(rules []*selection, w window) (n, relative float64, err error) {
 	if len(rules) > maxIntersected {
 		return 0, math.Inf(1), nil
@@ -243,15 +251,25 @@ func (e *Engine) intersection(rules []*selection, w window) (n, relative float64
 			return 0, 0, err
 		}
 	}
-	variance, whole := 0.0, 0.0
-	for subset := uint(1); subset < 1<<len(each); subset++ {
+	n, relative = intersect(len(rules), func(subset uint) float64 {
 		u := newUnion()
 		for i := range each {
 			if subset&(1<<i) != 0 {
 				u.merge(each[i])
 			}
 		}
-		size := u.estimate()
+		return u.estimate()
+	})
+	return n, relative, nil
+}
+
+// intersect estimates how many are in all of some sets, by inclusion and exclusion of
+// the sizes of their unions, and the relative error of that; it is infinite if they are
+// too small a share. A subset has a bit for each set.
+func intersect(sets int, sizeOfUnion func(subset uint) float64) (n, relative float64) {
+	variance, whole := 0.0, 0.0
+	for subset := uint(1); subset < 1<<sets; subset++ {
+		size := sizeOfUnion(subset)
 		variance += size * size * relativeError * relativeError
 		if bits.OnesCount(subset)%2 == 0 {
 			size = -size
@@ -262,11 +280,11 @@ func (e *Engine) intersection(rules []*selection, w window) (n, relative float64
 	n = max(n, 0)
 	switch {
 	case whole == 0:
-		return 0, 0, nil
+		return 0, 0
 	case n < leastShare*whole:
-		return 0, math.Inf(1), nil
+		return 0, math.Inf(1)
 	}
-	return n, math.Sqrt(variance) / n, nil
+	return n, math.Sqrt(variance) / n
 }
 
 const resultPrefix = "result "

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -29,6 +30,10 @@ func TestAdopt(t *testing.T) {
 		"the log":         {func(c *Config) { c.Log = LogConfig{Level: "warn", Format: "json"} }, []string{"log.level"}, []string{"log.format"}},
 		"a dialect":       {func(c *Config) { c.Parser.Dialect = "statsd" }, nil, []string{"dialect"}},
 		"where state is":  {func(c *Config) { c.Forwarder.StateDir = "/var/lib/weir" }, nil, []string{"state_dir"}},
+		"a Redis": {func(c *Config) {
+			c.Analytics.Redis.Addresses, c.Analytics.Redis.Lease = []string{"127.0.0.1:6379"}, time.Minute
+			c.Analytics.IncludeToday = true
+		}, []string{"analytics.include_today"}, []string{"analytics.redis.addresses", "analytics.redis.lease"}},
 		"origins": {func(c *Config) {
 			c.Aggregator.Origin = aggregator.OriginConfig{Detect: true, AsTags: []string{"pod_uid"}}
 		}, []string{"origin.as_tags"}, []string{"origin.detect"}},

@@ -200,6 +200,11 @@ func remarks(v *analytics.Value) (all []string) {
 	if v.Status != analytics.StatusOK {
 		all = append(all, "no value: "+string(v.Status))
 	}
+	if len(v.Keys) > 0 {
+		all = append(all, "all hosts")
+	} else if !v.Emitted {
+		all = append(all, "this host")
+	}
 	if v.Observed < v.Days {
 		all = append(all, fmt.Sprintf("%d of %d days observed", v.Observed, v.Days))
 	}

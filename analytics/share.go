@@ -574,7 +574,9 @@ func (s *sharer) compare(ctx context.Context, some []work, now time.Time) error 
 			changed, versions = append(changed, c), append(versions, c.local)
 			continue
 		}
-		c.sent, c.checked = c.local, true
+		if c.sent, c.checked = c.local, true; !c.recent {
+			c.known = nil
+		}
 	}
 	if len(changes) == 0 {
 		return nil

@@ -102,7 +102,7 @@ func TestFleet(t *testing.T) {
 
 	server.Do("FLUSHALL")
 	for _, p := range hosts {
-		eventually(t, "all hosts notice", func() bool { return strings.Contains(p.log(), "Redis has lost its data") })
+		eventually(t, "all hosts notice", func() bool { return strings.Contains(p.log(), "Redis has lost data") })
 	}
 	leader, _ = awaited("what was lost is back", 4000)
 

@@ -160,7 +160,7 @@ func (s *sharer) exchange(ctx context.Context, now time.Time) error {
 	}
 	if pulse.Epoch != s.epoch || s.failing {
 		if s.epoch != "" && pulse.Epoch != s.epoch {
-			s.log.Warn("Redis has lost its data; this host brings back what it knows")
+			s.log.Warn("Redis has lost data; this host brings back what it knows")
 			s.settled = time.Now().Add(settling * s.cfg.FlushInterval)
 		}
 		s.doubt(pulse.Epoch != s.epoch)
@@ -311,6 +311,7 @@ type work struct {
 // missing there. Few cells at a time are in memory beyond those of recent days.
 func (s *sharer) shareSketches(ctx context.Context, now time.Time) error {
 	var due, unchecked []work
+	lost := false
 	leads := s.lease.Holds(time.Now())
 	for _, r := range s.rules {
 		if !r.unique {
@@ -324,7 +325,7 @@ func (s *sharer) shareSketches(ctx context.Context, now time.Time) error {
 			case c.foreign:
 			case c.local != c.sent, one.recent && leads && stale:
 				due = append(due, one)
-			case c.local != 0 && !c.checked:
+			case c.local != 0 && !c.checked && now.Add(oneDay).Before(c.expire): // lest one clock misses what another let expire
 				unchecked = append(unchecked, one)
 			}
 			if !one.recent && c.local == c.sent {
@@ -338,6 +339,14 @@ func (s *sharer) shareSketches(ctx context.Context, now time.Time) error {
 			return err
 		}
 		due = append(due, missing...)
+		lost = lost || len(missing) > 0
+	}
+	if lost {
+		// Once this host has brought its part back the keys are there again, and other
+		// hosts would not see that theirs is missing.
+		if err := s.client.NewEpoch(ctx); err != nil {
+			return err
+		}
 	}
 	s.stats.pending.Store(int64(len(due)))
 	left := len(due)
@@ -394,7 +403,9 @@ func (s *sharer) compare(ctx context.Context, some []work, now time.Time) error 
 			changed, versions = append(changed, c), append(versions, c.local)
 			continue
 		}
-		c.sent, c.checked = c.local, true
+		if c.sent, c.checked = c.local, true; !c.recent {
+			c.known = nil
+		}
 	}
 	if len(changes) == 0 {
 		return nil

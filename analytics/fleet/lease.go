@@ -108,15 +108,24 @@ const (
 	hostForgets = 24 * time.Hour
 )
 
-// Beat says that this host is there, and which key it hashes identities with.
-func (c *Client) Beat(ctx context.Context, instance, hashKey string, now time.Time) (Pulse, error) {
+func randomEpoch() string {
 	var random [epochBytes]byte
 	_, _ = rand.Read(random[:]) // never fails: crypto/rand crashes the program instead
+	return hex.EncodeToString(random[:])
+}
+
+// NewEpoch tells all hosts that some data are gone.
+func (c *Client) NewEpoch(ctx context.Context) error {
+	return c.run(ctx, func(p redis.Pipeliner) { p.Set(ctx, c.fleetKey("epoch"), randomEpoch(), 0) })
+}
+
+// Beat says that this host is there, and which key it hashes identities with.
+func (c *Client) Beat(ctx context.Context, instance, hashKey string, now time.Time) (Pulse, error) {
 	score := func(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
 	var epoch *redis.StringCmd
 	seen := map[string]*redis.IntCmd{"hosts": nil, "keys": nil}
 	err := c.run(ctx, func(p redis.Pipeliner) {
-		p.SetNX(ctx, c.fleetKey("epoch"), hex.EncodeToString(random[:]), 0)
+		p.SetNX(ctx, c.fleetKey("epoch"), randomEpoch(), 0)
 		epoch = p.GetRange(ctx, c.fleetKey("epoch"), 0, 100)
 		for name := range seen {
 			key, member := c.fleetKey(name), instance

@@ -101,7 +101,10 @@ func TestFleet(t *testing.T) {
 	})
 
 	server.Do("FLUSHALL")
-	awaited("what was lost is back", 4000)
+	for _, p := range hosts {
+		eventually(t, "all hosts notice", func() bool { return strings.Contains(p.log(), "Redis has lost data") })
+	}
+	leader, _ = awaited("what was lost is back", 4000)
 
 	if err := hosts[leader].cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

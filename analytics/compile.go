@@ -28,7 +28,7 @@ func (e *Engine) compile(p *plan.Plan) error {
 	e.allEvents = []*event{e.unplanned}
 	c := compiler{e: e, byText: map[string][]*rule{}, values: map[string]int{}}
 	for _, def := range p.Events {
-		ev := &event{def: def, name: def.Name, number: len(e.allEvents), counter: []byte(def.Counter.Name)}
+		ev := &event{def: def, name: def.Name, number: len(e.allEvents), counter: []byte(def.Counter.Name), raw: e.rawOf(def)}
 		e.events[def] = ev
 		e.allEvents = append(e.allEvents, ev)
 	}
@@ -65,6 +65,18 @@ func (e *Engine) compile(p *plan.Plan) error {
 			"rules", n, "max_sketches", e.cfg.MaxSketches, "max_values_per_filter", e.cfg.MaxValuesPerFilter)
 	}
 	return nil
+}
+
+// rawOf returns how the raw events of an event are chosen.
+func (e *Engine) rawOf(def *plan.Event) rawEvents {
+	r := rawEvents{on: e.cfg.Raw.Enabled() && def.Raw.Sink == plan.SinkEvents && def.Raw.SampleRate > 0, share: def.Raw.SampleRate, by: -1}
+	for i := range def.Attributes {
+		if a := &def.Attributes[i]; a.Role == plan.Identity {
+			r.by, r.sip = i, e.keys[0].sip("raw "+a.Identity)
+			break
+		}
+	}
+	return r
 }
 
 func (c *compiler) zone(name string) (int, error) {

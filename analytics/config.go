@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -27,8 +28,10 @@ type Config struct {
 	MaxValuesPerFilter int               `yaml:"max_values_per_filter"`
 	UnplannedBuckets   int               `yaml:"unplanned_buckets"`
 	DeadLetters        DeadLettersConfig `yaml:"dead_letters"`
+	Raw                raw.Config        `yaml:"raw"`
 
 	StateDir string `yaml:"-"` // the folder for everything kept; set by the wiring
+	Host     string `yaml:"-"` // the agent's; set by the wiring
 }
 
 // DeadLettersConfig bounds the file of lines that were no valid events.
@@ -64,6 +67,7 @@ func DefaultConfig() Config {
 		MaxValuesPerFilter: 100,
 		UnplannedBuckets:   64,
 		DeadLetters:        DeadLettersConfig{Enabled: true, MaxBytes: 16 << 20, MaxRate: 10},
+		Raw:                raw.DefaultConfig(),
 	}
 }
 
@@ -136,6 +140,9 @@ func (c *Config) Validate() error {
 	}
 	if c.DeadLetters.MaxBytes < 64<<10 {
 		fault("dead_letters.max_bytes", "%v is too little; use 64KiB or more", c.DeadLetters.MaxBytes)
+	}
+	if err := c.Raw.Validate("analytics.raw."); err != nil {
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }

@@ -21,12 +21,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 )
 
 // Engine counts events.
@@ -38,7 +40,8 @@ type Engine struct {
 	store    *store
 	ids      *dedup
 	letters  *deadLetters
-	prefixes [][]byte // longest first
+	raw      *raw.Sink // nil: there are no raw events
+	prefixes [][]byte  // longest first
 	zones    []*time.Location
 
 	events    map[*plan.Event]*event
@@ -106,9 +109,26 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 	if err := e.open(); err != nil {
 		return nil, err
 	}
+	if cfg.Raw.Dir == "" {
+		cfg.Raw.Dir = filepath.Join(cfg.StateDir, "events")
+	}
+	if cfg.Raw.Enabled() {
+		if e.raw, err = raw.New(cfg.Raw, p, cfg.Host, raw.Protection{Pseudonym: keys[0].pseudonyms(), KeyID: keys[0].id}, log); err != nil {
+			return nil, errors.Join(err, e.store.close())
+		}
+	}
 	e.compute(now)
 	e.logPlan(log)
 	return e, nil
+}
+
+// RunRaw writes raw events until ctx is done, then those that are left. All samples
+// must have been added.
+func (e *Engine) RunRaw(ctx context.Context) error {
+	if e.raw == nil {
+		return nil
+	}
+	return e.raw.Run(ctx)
 }
 
 // NewIntake returns the intake of one more reader.
@@ -120,8 +140,14 @@ func (e *Engine) NewIntake() *Intake {
 	return in
 }
 
-// Close gives the file back, of an Engine that is not run.
-func (e *Engine) Close() error { return e.store.close() }
+// Close gives the files back, of an Engine that is not run.
+func (e *Engine) Close() error {
+	err := e.store.close()
+	if e.raw != nil {
+		err = errors.Join(err, e.raw.Close())
+	}
+	return err
+}
 
 // open opens the file and gives the rules what was saved of them.
 func (e *Engine) open() error {

@@ -57,6 +57,10 @@ func newAnalytics(cfg config.Config, log *slog.Logger) (*analytics.Engine, error
 	if cfg.Analytics.StateDir, err = analyticsFolder(&cfg); err != nil {
 		return nil, err
 	}
+	if cfg.Analytics.Raw.Dir == "" {
+		cfg.Analytics.Raw.Dir = filepath.Join(filepath.Dir(cfg.Analytics.StateDir), "events")
+	}
+	cfg.Analytics.Host = cfg.Aggregator.Hostname
 	return analytics.New(cfg.Analytics, p, log)
 }
 
@@ -103,6 +107,16 @@ func (a *agent) runAnalytics(ctx context.Context) {
 	}
 	if err := a.analytics.Run(ctx); err != nil {
 		a.log.Error("not all counts of analytics events were saved", "error", err)
+	}
+}
+
+// runRaw blocks until ctx is done and all raw events are written.
+func (a *agent) runRaw(ctx context.Context) {
+	if a.analytics == nil {
+		return
+	}
+	if err := a.analytics.RunRaw(ctx); err != nil {
+		a.log.Error("not all raw events were written", "error", err)
 	}
 }
 

@@ -108,6 +108,7 @@ func (a *agent) run(ctx context.Context) error {
 		a.aggregator.Run(noMoreSamples, a.readings, batches)
 	})
 	stages.Go(func() { a.runAnalytics(noMoreEvents) })
+	stages.Go(func() { a.runRaw(noMoreEvents) })
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weir-agent/weir/analytics/plan"
 	"github.com/weir-agent/weir/analytics/raw"
+	"github.com/weir-agent/weir/analytics/report"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	UnplannedBuckets   int               `yaml:"unplanned_buckets"`
 	DeadLetters        DeadLettersConfig `yaml:"dead_letters"`
 	Raw                raw.Config        `yaml:"raw"`
+	Reports            []report.Config   `yaml:"reports"`
 
 	StateDir string `yaml:"-"` // the folder for everything kept; set by the wiring
 	Host     string `yaml:"-"` // the agent's; set by the wiring
@@ -68,6 +70,7 @@ func DefaultConfig() Config {
 		UnplannedBuckets:   64,
 		DeadLetters:        DeadLettersConfig{Enabled: true, MaxBytes: 16 << 20, MaxRate: 10},
 		Raw:                raw.DefaultConfig(),
+		Reports:            []report.Config{},
 	}
 }
 
@@ -141,8 +144,6 @@ func (c *Config) Validate() error {
 	if c.DeadLetters.MaxBytes < 64<<10 {
 		fault("dead_letters.max_bytes", "%v is too little; use 64KiB or more", c.DeadLetters.MaxBytes)
 	}
-	if err := c.Raw.Validate("analytics.raw."); err != nil {
-		faults = append(faults, err)
-	}
+	faults = append(faults, c.Raw.Validate("analytics.raw."), report.Validate("analytics.reports", c.Reports))
 	return errors.Join(faults...)
 }

@@ -233,10 +233,15 @@ func (e *Engine) begin() error {
 func (e *Engine) Run(ctx context.Context) error {
 	ticker := time.NewTicker(min(tickEvery, e.cfg.SaveInterval))
 	defer ticker.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for saved := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return e.close(time.Now())
+		case <-look.C:
+			e.showWatchers(time.Now())
+			continue
 		case <-ticker.C:
 		}
 		now := time.Now()

@@ -58,6 +58,7 @@ type metricState struct {
 // frameState is the value of one time frame, and what it was made of.
 type frameState struct {
 	frame     plan.TimeFrame
+	asked     bool // for a report: what it amounts to is not kept
 	signature uint64
 	value     *Value
 
@@ -164,7 +165,7 @@ func (e *Engine) evaluate(m *metricState, f *frameState, rules []*rule, w window
 			sum += r.summarize(w).total
 		}
 		v.Value = &sum
-		e.remember(v)
+		e.remember(f, v)
 		return
 	}
 	v.Error = relativeError
@@ -186,7 +187,7 @@ func (e *Engine) evaluate(m *metricState, f *frameState, rules []*rule, w window
 		return
 	}
 	v.Value = &n
-	e.remember(v)
+	e.remember(f, v)
 }
 
 // union estimates how many any of the rules counted.
@@ -279,8 +280,8 @@ func resultName(v *Value) string {
 }
 
 // remember keeps a final value, since its days will be erased.
-func (e *Engine) remember(v *Value) {
-	if !v.Final || v.First == nil || e.cfg.IncludeToday {
+func (e *Engine) remember(f *frameState, v *Value) {
+	if f.asked || !v.Final || v.First == nil || e.cfg.IncludeToday {
 		return
 	}
 	text, err := json.Marshal(v)

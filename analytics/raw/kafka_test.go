@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,5 +106,39 @@ func TestKafkaIsDown(t *testing.T) {
 	}
 	if n := len(rowsOf(t, cfg.Dir)); n != rows {
 		t.Errorf("%d rows in files, want %d", n, rows)
+	}
+}
+
+// Another client, kcat, finds every row.
+func TestKcatReadsRows(t *testing.T) {
+	kcat, err := exec.LookPath("kcat")
+	if err != nil {
+		t.Skip("kcat is not installed; .ci/run installs it (apt-get install kcat)")
+	}
+	cluster := broker(t)
+	cfg := DefaultConfig()
+	cfg.Format, cfg.Kafka.Brokers = FormatNone, cluster.ListenAddrs()
+	s := testSink(t, cfg)
+	q := s.NewQueue()
+	const rows = 50
+	for i := range rows {
+		put(q, "team.created", fmt.Sprintf("user_id:%d,plan:pro", i), 1, 1795258450)
+	}
+	end(t, s)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, kcat, "-C", "-b", strings.Join(cluster.ListenAddrs(), ","), "-t", "weir.events", "-o", "beginning", "-e", "-q", "-f", `%k %s\n`).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(lines) != rows {
+		t.Fatalf("%d rows, want %d:\n%s", len(lines), rows, out)
+	}
+	for _, line := range lines {
+		key, value, _ := strings.Cut(line, " ")
+		if !json.Valid([]byte(value)) || !strings.Contains(value, `"user_id":"`+key+`"`) {
+			t.Errorf("%s", line)
+		}
 	}
 }

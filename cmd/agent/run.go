@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/analytics"
+	"github.com/weir-agent/weir/analytics/report"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
 	"github.com/weir-agent/weir/listener"
@@ -50,6 +51,7 @@ type agent struct {
 	parsers    []*parser.Parser // by reader
 	aggregator *aggregator.Aggregator
 	analytics  *analytics.Engine // nil: there are no definitions
+	reporter   *report.Reporter  // the same
 	forwarder  *forwarder.Forwarder
 	log        *slog.Logger
 }
@@ -70,6 +72,10 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close(), closeAnalytics(events))
 	}
+	reporter, err := newReporter(cfg, events, log)
+	if err != nil {
+		return nil, errors.Join(err, l.Close(), closeAnalytics(events))
+	}
 	parsers := make([]*parser.Parser, l.Readers())
 	describe := make([]aggregator.Describe, l.Readers())
 	for i := range parsers {
@@ -82,6 +88,7 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 		parsers:    parsers,
 		aggregator: aggregator.New(cfg.Aggregator, describe, log),
 		analytics:  events,
+		reporter:   reporter,
 		forwarder:  f,
 		log:        log,
 	}
@@ -101,11 +108,19 @@ func (a *agent) run(ctx context.Context) error {
 	noMoreSamples, endSamples := context.WithCancel(context.Background())
 	defer endSamples()
 	var stages sync.WaitGroup
+	reported := make(chan struct{})
 	noMoreEvents, endEvents := context.WithCancel(context.Background())
 	stages.Go(func() {
 		defer close(batches)
-		defer endEvents()
+		defer func() {
+			<-reported // a report asks for counts
+			endEvents()
+		}()
 		a.aggregator.Run(noMoreSamples, a.readings, batches)
+	})
+	stages.Go(func() {
+		defer close(reported)
+		a.runReporter(noMoreSamples)
 	})
 	stages.Go(func() { a.runAnalytics(noMoreEvents) })
 	stages.Go(func() { a.runRaw(noMoreEvents) })
@@ -145,6 +160,7 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = a.aggregator.Readings(dst)
 	if a.analytics != nil {
 		dst = a.analytics.Readings(dst)
+		dst = a.reporter.Readings(dst)
 	}
 	return a.forwarder.Readings(dst)
 }

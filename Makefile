@@ -52,7 +52,7 @@ fuzz: ## each fuzz target for 30 seconds
 	done
 
 bench: ## the micro-benchmarks, saved to bench.out for benchstat
-	go test -run '^$$' -bench 'Sample|Packet|Describe|Hash|Pack|Hostile' -count 5 ./... | tee bench.out
+	go test -run '^$$' -bench 'Sample|Packet|Describe|Hash|Pack|Hostile|Event' -count 5 ./... | tee bench.out
 	$(TOOL) benchstat bench.out
 
 bench-receive: ## what receiving a datagram costs, by engine and rate

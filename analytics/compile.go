@@ -24,7 +24,7 @@ func (e *Engine) compile(p *plan.Plan) error {
 	e.plan = p
 	e.zones = []*time.Location{time.UTC}
 	e.events = map[*plan.Event]*event{}
-	e.unplanned = &event{name: "unplanned"}
+	e.unplanned = &event{name: "(unplanned)"} // no event is called so
 	e.allEvents = []*event{e.unplanned}
 	c := compiler{e: e, byText: map[string][]*rule{}, values: map[string]int{}}
 	for _, def := range p.Events {

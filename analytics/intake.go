@@ -290,10 +290,13 @@ func (in *Intake) drain(current *period, now int64) {
 	}
 }
 
+// maxCount is how many occurrences one value may stand for, so that no line wraps a
+// tally around.
+const maxCount = 1 << 32
+
 // wholeNumber returns a value as a number of occurrences; ok is false if it is none.
 func wholeNumber(v float64) (n int64, ok bool) {
-	const most = 1 << 53
-	if v < 1 || v > most || v != math.Trunc(v) {
+	if v < 1 || v > maxCount || v != math.Trunc(v) {
 		return 0, false
 	}
 	return int64(v), true

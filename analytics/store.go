@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -124,12 +125,22 @@ func (s *store) setAside(why error) error {
 	return nil
 }
 
-// guard calls do and turns its panics and faults of memory into errFileDamaged.
+// damage are the errors that bbolt returns for what it did not write.
+var damage = []error{
+	bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch,
+	bolterrors.ErrIncompatibleValue, bolterrors.ErrBucketNotFound,
+}
+
+// guard calls do and turns its panics, faults of memory and errors that mean damage
+// into errFileDamaged.
 func guard(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", errFileDamaged, p)
+		}
+		if slices.ContainsFunc(damage, func(known error) bool { return errors.Is(err, known) }) {
+			err = fmt.Errorf("%w: %w", errFileDamaged, err)
 		}
 	}()
 	return do()

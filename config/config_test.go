@@ -513,3 +513,31 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+func TestFaultsOfAnalytics(t *testing.T) {
+	clean(t)
+	got := faultsOf(t, `analytics:
+  prefixes: [analytics., "", weir.events., analytics.]
+  mode: loose
+  collect: [optional, all]
+  key_file: /run/key
+  keys: k=00112233445566778899aabbccddeeff
+  save_interval: 10ms
+  retention: 24h
+  max_sketches: 0
+  dead_letters: {max_bytes: 1KiB}
+`)
+	want := `line 2: analytics.prefixes[1]: "" begins no name; write one such as analytics.
+line 2: analytics.prefixes[2]: "weir.events." is what weir's own metrics begin with; use another
+line 2: analytics.prefixes[3]: analytics. is there twice; remove one
+line 3: analytics.mode: there is no mode "loose"; use warn or strict
+line 4: analytics.collect[1]: there is no category "all"; use some of operational, optional, standard, subscription
+line 6: analytics.keys: there is a key_file as well; remove one
+line 7: analytics.save_interval: 10ms is out of range; use 1s to 1h
+line 8: analytics.retention: 24h0m0s is out of range; use 912h0m0s to 9600h0m0s
+line 9: analytics.max_sketches: 0 is out of range; use 1 to 100000
+line 10: analytics.dead_letters.max_bytes: 1KiB is too little; use 64KiB or more`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults (-want +got):\n%s", diff)
+	}
+}

@@ -52,7 +52,7 @@ func (e *Engine) compile(cfg Config, p *plan.Plan, before *generation) (g *gener
 	}
 	g.unplanned = &event{book: bookOf("(unplanned)")} // no event is called so
 	for i, def := range p.Events {
-		g.events[def] = &event{def: def, book: bookOf(def.Name), number: i + 1, counter: []byte(def.Counter.Name)}
+		g.events[def] = &event{def: def, book: bookOf(def.Name), number: i + 1, counter: []byte(def.Counter.Name), raw: e.rawOf(def)}
 	}
 	for _, name := range slices.Sorted(maps.Keys(books)) {
 		bookOf(name) // of events that the plan does not have any more
@@ -90,6 +90,18 @@ func (e *Engine) compile(cfg Config, p *plan.Plan, before *generation) (g *gener
 			"rules", n, "max_sketches", cfg.MaxSketches, "max_values_per_filter", cfg.MaxValuesPerFilter)
 	}
 	return g, c.fresh, nil
+}
+
+// rawOf returns how the raw events of an event are chosen.
+func (e *Engine) rawOf(def *plan.Event) rawEvents {
+	r := rawEvents{on: e.cfg.Raw.Enabled() && def.Raw.Sink == plan.SinkEvents && def.Raw.SampleRate > 0, share: def.Raw.SampleRate, by: -1}
+	for i := range def.Attributes {
+		if a := &def.Attributes[i]; a.Role == plan.Identity {
+			r.by, r.sip = i, e.keys[0].sip("raw "+a.Identity)
+			break
+		}
+	}
+	return r
 }
 
 func (c *compiler) zone(name string) (int, error) {

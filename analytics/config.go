@@ -9,6 +9,8 @@ import (
 
 	"github.com/weir-agent/weir/analytics/fleet"
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
+	"github.com/weir-agent/weir/analytics/report"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -29,8 +31,11 @@ type Config struct {
 	UnplannedBuckets   int               `yaml:"unplanned_buckets"`
 	DeadLetters        DeadLettersConfig `yaml:"dead_letters"`
 	Redis              fleet.Config      `yaml:"redis"`
+	Raw                raw.Config        `yaml:"raw"`
+	Reports            []report.Config   `yaml:"reports"`
 
 	StateDir string `yaml:"-"` // the folder for everything kept; set by the wiring
+	Host     string `yaml:"-"` // the agent's; set by the wiring
 }
 
 // DeadLettersConfig bounds the file of lines that were no valid events.
@@ -67,6 +72,8 @@ func DefaultConfig() Config {
 		UnplannedBuckets:   64,
 		DeadLetters:        DeadLettersConfig{Enabled: true, MaxBytes: 16 << 20, MaxRate: 10},
 		Redis:              fleet.DefaultConfig(),
+		Raw:                raw.DefaultConfig(),
+		Reports:            []report.Config{},
 	}
 }
 
@@ -146,5 +153,12 @@ func (c *Config) Validate() error {
 	if c.Redis.Enabled() && c.Redis.Element == fleet.HMAC && c.Keys == "" && c.KeyFile == "" {
 		fault("redis.addresses", "hosts that share counts must agree on who somebody is; set analytics.key_file, or WEIR_ANALYTICS_KEYS, to the same key on all of them")
 	}
+	faults = append(faults, c.Raw.Validate("analytics.raw."), report.Validate("analytics.reports", c.Reports))
 	return errors.Join(faults...)
+}
+
+// keep takes over from another configuration what a change of the definitions leaves as
+// it is.
+func (c *Config) keep(from *Config) {
+	c.StateDir, c.Host, c.Redis, c.Raw, c.Reports = from.StateDir, from.Host, from.Redis, from.Raw, from.Reports
 }

@@ -20,12 +20,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 )
 
 // Engine counts events.
@@ -36,7 +38,8 @@ type Engine struct {
 	store   *store
 	ids     *dedup
 	letters *deadLetters
-	share   *sharer // nil: counts are this host's own
+	share   *sharer   // nil: counts are this host's own
+	raw     *raw.Sink // nil: there are no raw events
 
 	generation atomic.Pointer[generation]
 
@@ -104,9 +107,26 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 	if e.share, err = newSharer(e); err != nil {
 		return nil, errors.Join(err, e.store.close())
 	}
+	if cfg.Raw.Dir == "" {
+		cfg.Raw.Dir = filepath.Join(cfg.StateDir, "events")
+	}
+	if cfg.Raw.Enabled() {
+		if e.raw, err = raw.New(cfg.Raw, p, cfg.Host, raw.Protection{Pseudonym: keys[0].pseudonyms(), KeyID: keys[0].id}, log); err != nil {
+			return nil, errors.Join(err, e.store.close())
+		}
+	}
 	e.compute(now)
 	e.logPlan(log)
 	return e, nil
+}
+
+// RunRaw writes raw events until ctx is done, then those that are left. All samples
+// must have been added.
+func (e *Engine) RunRaw(ctx context.Context) error {
+	if e.raw == nil {
+		return nil
+	}
+	return e.raw.Run(ctx)
 }
 
 // NewIntake returns the intake of one more reader.
@@ -118,8 +138,14 @@ func (e *Engine) NewIntake() *Intake {
 	return in
 }
 
-// Close gives the file back, of an Engine that is not run.
-func (e *Engine) Close() error { return e.store.close() }
+// Close gives the files back, of an Engine that is not run.
+func (e *Engine) Close() error {
+	err := e.store.close()
+	if e.raw != nil {
+		err = errors.Join(err, e.raw.Close())
+	}
+	return err
+}
 
 // open opens the file and gives the rules what was saved of them.
 func (e *Engine) open() error {
@@ -208,18 +234,25 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.share != nil {
 		sharing.Go(func() { e.share.run(noMore) })
 	}
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for saved := time.Now(); ; {
 		every := e.generation.Load().cfg.SaveInterval
 		timer.Reset(min(tickEvery, every))
-		select {
-		case <-ctx.Done():
-			err := e.finish(time.Now())
-			end()
-			sharing.Wait()
-			return errors.Join(err, e.store.close())
-		case <-timer.C:
+		for waits := true; waits; {
+			select {
+			case <-ctx.Done():
+				err := e.finish(time.Now())
+				end()
+				sharing.Wait()
+				return errors.Join(err, e.store.close())
+			case <-look.C:
+				e.showWatchers(time.Now())
+			case <-timer.C:
+				waits = false
+			}
 		}
 		now := time.Now()
 		due := now.Sub(saved) > every-tickEvery/10

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 	"github.com/weir-agent/weir/metric"
 	"github.com/weir-agent/weir/parser"
 )
@@ -149,6 +150,7 @@ func newHost(t *testing.T, now string, change ...func(*Config)) *host {
 	t.Helper()
 	h := &host{t: t, cfg: DefaultConfig(), parser: parser.New(parser.DefaultConfig()), counters: map[string]float64{}}
 	h.cfg.StateDir = filepath.Join(t.TempDir(), "analytics")
+	h.cfg.Raw.Format = raw.FormatNone                    // raw events have tests of their own
 	h.cfg.Keys = "test=000102030405060708090a0b0c0d0e0f" // estimates depend on it
 	for _, c := range change {
 		c(&h.cfg)

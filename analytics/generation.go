@@ -43,14 +43,15 @@ type Change struct {
 }
 
 // Prepare makes ready to count by another plan, and by what the configuration says of
-// it. Where state is kept, the keys, the dead letters and Redis stay as they are. cfg must
+// it. Where state is kept, the keys, the dead letters, Redis and where raw events go stay as
+// they are. cfg must
 // have passed Validate. If it fails, nothing has changed, and nothing does before Commit.
 func (e *Engine) Prepare(cfg Config, p *plan.Plan) (*Change, error) {
 	return e.prepareAt(cfg, p, time.Now())
 }
 
 func (e *Engine) prepareAt(cfg Config, p *plan.Plan, now time.Time) (*Change, error) {
-	cfg.StateDir, cfg.Redis = e.cfg.StateDir, e.cfg.Redis
+	cfg.keep(&e.cfg)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g, fresh, err := e.compile(cfg, p, e.generation.Load())
@@ -68,7 +69,12 @@ func (e *Engine) prepareAt(cfg Config, p *plan.Plan, now time.Time) (*Change, er
 
 // Commit lets identities be resolved by the new plan from now on. It is quick, and the
 // caller sees to it that no reader is at work meanwhile.
-func (c *Change) Commit() { c.engine.generation.Store(c.generation) }
+func (c *Change) Commit() {
+	c.engine.generation.Store(c.generation)
+	if c.engine.raw != nil {
+		c.engine.raw.SetPlan(c.generation.plan)
+	}
+}
 
 // Settle is to be called when no reader has anything left that was resolved before
 // Commit. What that counted is taken in, and what the plan does not have any more will be
@@ -88,7 +94,7 @@ func (c *Change) settleAt(now time.Time) {
 // Counts reports whether the plan in force is p, and cfg says the same of it.
 func (e *Engine) Counts(cfg Config, p *plan.Plan) bool {
 	g := e.generation.Load()
-	cfg.StateDir, cfg.Redis = g.cfg.StateDir, g.cfg.Redis
+	cfg.keep(&g.cfg)
 	return reflect.DeepEqual(cfg, g.cfg) && reflect.DeepEqual(p, g.plan)
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -20,6 +21,7 @@ type Intake struct {
 	tags   [][]byte   // of the line under way that are not for the plan, then those of its counter
 	sent   [][]byte   // the line's tags as they came
 	text   []byte     // backs tags
+	rows   *raw.Queue // nil: there are no raw events
 
 	periods [4]*period // used of late, besides the current one
 	next    int        // of them to be replaced
@@ -40,7 +42,11 @@ type tallyKey struct {
 const maxEffects = 10_000
 
 func newIntake(e *Engine) *Intake {
-	return &Intake{engine: e, gen: e.generation.Load(), effects: map[string]*effect{}, tallies: map[tallyKey]*tally{}}
+	in := &Intake{engine: e, gen: e.generation.Load(), effects: map[string]*effect{}, tallies: map[tallyKey]*tally{}}
+	if e.raw != nil {
+		in.rows = e.raw.NewQueue()
+	}
+	return in
 }
 
 // adopt resolves by another generation from now on.
@@ -105,6 +111,7 @@ func (in *Intake) Resolve(id *metric.Identity, now int64) *Occurrence {
 	case plan.Count:
 		in.place(r.Time, now)
 		in.match(r)
+		in.row(r, id)
 		in.counter(r, id)
 	case plan.Unplanned:
 		o.metered = true
@@ -162,6 +169,17 @@ func (in *Intake) match(r *plan.Result) {
 			o.totals = append(o.totals, rule.rule)
 		}
 	}
+}
+
+// row notes what the line's row is to be made of, if it has one.
+func (in *Intake) row(r *plan.Result, id *metric.Identity) {
+	o := &in.under
+	sampling, chosen := o.event.raw.choose(r.Values)
+	if !chosen {
+		return
+	}
+	const byClock = 1<<plan.Late | 1<<plan.Future
+	o.raw = in.rows.Make(in.gen.plan, o.name, in.sent, id, o.outcomes&byClock, sampling)
 }
 
 // element hashes an identity, once for all rules that count it.

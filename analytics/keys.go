@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/weir-agent/weir/analytics/plan"
 )
 
 // key is a secret under which identities are hashed.
@@ -56,6 +58,25 @@ func (k key) sip(identityType string) sipKey {
 // HMAC-SHA-256 of its type and canonical value, in base64url without padding.
 func (k key) pseudonym(identityType string, canonical []byte) string {
 	return base64.RawURLEncoding.EncodeToString(k.mac("pseudonym", identityType, string(canonical))[:16])
+}
+
+// pseudonyms returns a func that does what pseudonym does, for one goroutine.
+func (k key) pseudonyms() plan.Pseudonym {
+	m := hmac.New(sha256.New, k.secret)
+	var scratch, sum []byte
+	return func(dst []byte, identityType string, canonical []byte) []byte {
+		part := func(text string) {
+			scratch = append(binary.BigEndian.AppendUint32(scratch, uint32(len(text))), text...)
+		}
+		scratch = scratch[:0]
+		part("pseudonym")
+		part(identityType)
+		scratch = append(binary.BigEndian.AppendUint32(scratch, uint32(len(canonical))), canonical...)
+		m.Reset()
+		m.Write(scratch)
+		sum = m.Sum(sum[:0])
+		return base64.RawURLEncoding.AppendEncode(dst, sum[:16])
+	}
 }
 
 // openKeys returns the keys of the configuration: those of key_file, else of keys, else

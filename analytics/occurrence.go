@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 )
 
 // Occurrence is what the lines of one identity do: who they count, which totals they
@@ -13,7 +14,8 @@ type Occurrence struct {
 	in      *Intake
 	uniques []unique
 	sums    []sum
-	*line   // nil once it is kept
+	raw     *raw.Line // nil: it has no row
+	*line             // nil once it is kept
 
 	// Where it counts during a period.
 	from, until int64 // Unix seconds
@@ -74,6 +76,9 @@ func (o *Occurrence) Add(value float64, more []float64, now int64) bool {
 	for i := range o.sums {
 		s := &o.sums[i]
 		s.rule.add(o.tally.period.days[s.rule.zone], o.tally.period.days[s.rule.zone], s.by*float64(n))
+	}
+	if o.raw != nil {
+		o.in.rows.Put(o.raw, n, now)
 	}
 	return true
 }
@@ -137,6 +142,9 @@ func (o *Occurrence) addOnce(n int64, whole bool, now int64) bool {
 	if refused {
 		return false
 	}
+	if o.raw != nil {
+		o.in.rows.Put(o.raw, n, now)
+	}
 	if o.late || o.verdict == plan.Unplanned {
 		return true
 	}
@@ -171,7 +179,7 @@ func (o *Occurrence) Metered() bool { return o.metered }
 // Keep returns an Occurrence for further lines of the same identity, nil if each is to
 // be resolved by itself.
 func (o *Occurrence) Keep() *Occurrence {
-	if o.once || o.tally == nil {
+	if o.once || o.tally == nil || o.raw != nil && !o.raw.Keep() {
 		return nil
 	}
 	kept := *o

@@ -17,6 +17,7 @@ import (
 // file of counts itself has one reader at a time, which is the agent.
 type Report struct {
 	Time   time.Time     `json:"time"`
+	Host   string        `json:"host"`
 	Values []Value       `json:"values"`
 	Events []EventReport `json:"events"`
 
@@ -35,7 +36,7 @@ const reportName = "report.json"
 func (e *Engine) report(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	r := Report{Time: now.UTC(), Values: slices.Concat(e.Values(), e.fleetValues(time.Now())), Events: []EventReport{}, Records: e.store.records}
+	r := Report{Time: now.UTC(), Host: e.cfg.Host, Values: slices.Concat(e.Values(), e.fleetValues(time.Now())), Events: []EventReport{}, Records: e.store.records}
 	for _, ev := range e.generation.Load().books {
 		one := EventReport{Event: ev.name, Outcomes: map[string]uint64{}}
 		if at := ev.lastSeen.Load(); at != 0 {
@@ -56,6 +57,40 @@ func (e *Engine) report(now time.Time) {
 	if err := writeFile(filepath.Join(e.cfg.StateDir, reportName), text); err != nil {
 		e.log.Error("the report cannot be written", "error", err)
 	}
+}
+
+const (
+	watchName = "watch"
+	// lookEvery is how often the engine looks whether somebody watches.
+	lookEvery = time.Second
+	// watchedFor is how long after the last Watch somebody still does.
+	watchedFor = 5 * time.Second
+)
+
+// Watch tells the agent that keeps its counts in folder that somebody watches its
+// report: for the next seconds it is written every second.
+func Watch(folder string) error {
+	path := filepath.Join(folder, watchName)
+	now := time.Now()
+	if err := os.Chtimes(path, now, now); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("watch an agent: %w", err)
+	}
+	return file.Close()
+}
+
+// showWatchers writes the report if somebody watches.
+func (e *Engine) showWatchers(now time.Time) {
+	info, err := os.Stat(filepath.Join(e.cfg.StateDir, watchName))
+	if err != nil || now.Sub(info.ModTime()) > watchedFor {
+		return
+	}
+	e.drain(now)
+	e.compute(now)
+	e.report(now)
 }
 
 // ReadReport returns the report of the agent that keeps its counts in folder.

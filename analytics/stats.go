@@ -26,6 +26,9 @@ func (e *Engine) Readings(dst []metric.Reading) []metric.Reading {
 			}
 		}
 	}
+	if e.raw != nil {
+		dst = e.raw.Readings(dst)
+	}
 	total("dead_letters", e.letters.written.Load())
 	total("dead_letters.dropped", e.letters.dropped.Load())
 	total("saves", e.stats.saves.Load())

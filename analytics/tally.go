@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 )
 
 // effect is what all occurrences of some identities do, apart from who did it and what
@@ -70,6 +71,7 @@ type event struct {
 	number  int
 	counter []byte // name of the metric
 	rules   []*selection
+	raw     rawEvents
 }
 
 // book is what happened to the lines of events of one name, in all plans.
@@ -77,6 +79,30 @@ type book struct {
 	name     string
 	outcomes [plan.Outcomes]atomic.Uint64 // lines
 	lastSeen atomic.Int64                 // Unix seconds, as of the last drain
+}
+
+// rawEvents says which lines of an event become raw events.
+type rawEvents struct {
+	on    bool
+	share float64 // of the identities whose lines do
+	by    int     // attribute that says who it was; -1 without
+	sip   sipKey  // chooses among them, for all events alike
+}
+
+// choose says what becomes of a line with these values: whether it may be written, and
+// if so, by which chance.
+func (r *rawEvents) choose(values []plan.Value) (sampling raw.Sampling, chosen bool) {
+	sampling.Share = r.share
+	switch {
+	case !r.on:
+		return sampling, false
+	case r.share >= 1:
+	case r.by < 0 || values[r.by].Null():
+		sampling.Chance = true
+	default:
+		return sampling, float64(r.sip.element(values[r.by].Text)>>11)/(1<<53) < r.share
+	}
+	return sampling, true
 }
 
 // count adds lines to each of some outcomes, given as bits; none is OK.

@@ -59,6 +59,7 @@ type metricState struct {
 // frameState is the value of one time frame, and what it was made of.
 type frameState struct {
 	frame     plan.TimeFrame
+	asked     bool // for a report: what it amounts to is not kept
 	signature uint64
 	value     *Value
 
@@ -174,7 +175,7 @@ func (e *Engine) evaluate(m *metricState, f *frameState, rules []*selection, w w
 			sum += r.summarize(w).total
 		}
 		v.Value = &sum
-		e.remember(v)
+		e.remember(f, v)
 		return
 	}
 	v.Error = relativeError
@@ -196,7 +197,7 @@ func (e *Engine) evaluate(m *metricState, f *frameState, rules []*selection, w w
 		return
 	}
 	v.Value = &n
-	e.remember(v)
+	e.remember(f, v)
 }
 
 // union estimates how many any of the rules counted.
@@ -298,8 +299,8 @@ func resultName(v *Value) string {
 }
 
 // remember keeps a final value, since its days will be erased.
-func (e *Engine) remember(v *Value) {
-	if !v.Final || v.First == nil || e.generation.Load().cfg.IncludeToday {
+func (e *Engine) remember(f *frameState, v *Value) {
+	if f.asked || !v.Final || v.First == nil || e.generation.Load().cfg.IncludeToday {
 		return
 	}
 	text, err := json.Marshal(v)

@@ -12,7 +12,7 @@ import (
 
 // needsRestart are the keys, with all below them, that do not change while the agent
 // runs. What is not listed does.
-var needsRestart = []string{"listen", "dialect", "tag_style", "origin.detect", "state_dir", "analytics.key_file", "analytics.keys", "analytics.dead_letters", "analytics.redis", "log.format"}
+var needsRestart = []string{"listen", "dialect", "tag_style", "origin.detect", "state_dir", "analytics.key_file", "analytics.keys", "analytics.dead_letters", "analytics.raw", "analytics.redis", "analytics.reports", "log.format"}
 
 // Adopt returns what a running agent makes of a configuration that it has loaded: the
 // same, but for what only a restart changes. restart lists the keys of that, and changed

@@ -24,7 +24,7 @@ func (o *object) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.Write(appendJSONText(nil, []byte(key)))
+		b.Write(AppendJSONText(nil, []byte(key)))
 		b.WriteByte(':')
 		value, err := json.Marshal(o.values[i])
 		if err != nil {

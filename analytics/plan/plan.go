@@ -209,8 +209,13 @@ type Emit struct {
 // readers, a revision some, an addition none.
 type Version struct{ Model, Revision, Addition int }
 
-func (v Version) String() string {
-	return fmt.Sprintf("%d-%d-%d", v.Model, v.Revision, v.Addition)
+func (v Version) String() string { return string(v.Append(nil)) }
+
+// Append appends the version as String has it.
+func (v Version) Append(dst []byte) []byte {
+	dst = append(strconv.AppendInt(dst, int64(v.Model), 10), '-')
+	dst = append(strconv.AppendInt(dst, int64(v.Revision), 10), '-')
+	return strconv.AppendInt(dst, int64(v.Addition), 10)
 }
 
 // Compare returns -1, 0 or 1.

@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"bytes"
 	"net/netip"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -28,7 +30,7 @@ func (r *Result) AppendAttributes(dst []byte, pseudonym Pseudonym) []byte {
 			dst = append(dst, ',')
 		}
 		first = false
-		dst = appendJSONText(dst, []byte(a.Name))
+		dst = AppendJSONText(dst, []byte(a.Name))
 		dst = append(dst, ':')
 		dst = a.appendValue(dst, &r.Values[i], pseudonym)
 	}
@@ -38,21 +40,40 @@ func (r *Result) AppendAttributes(dst []byte, pseudonym Pseudonym) []byte {
 // AppendExtra appends the tags that are no attributes and that the event keeps, as a
 // JSON object of text. Those whose names tell who it was are pseudonyms.
 func (r *Result) AppendExtra(dst []byte, pseudonym Pseudonym) []byte {
+	return appendProperties(dst, r.Extra, pseudonym)
+}
+
+// AppendContext appends what the client says of itself, as a JSON object of text.
+func (r *Result) AppendContext(dst []byte) []byte { return appendProperties(dst, r.Context, nil) }
+
+// appendProperties appends properties as a JSON object; of several with one key the
+// first counts.
+func appendProperties(dst []byte, all []Property, pseudonym Pseudonym) []byte {
 	dst = append(dst, '{')
-	for i := range r.Extra {
-		x := &r.Extra[i]
+	for i := range all {
+		x := &all[i]
+		if slices.ContainsFunc(all[:i], func(before Property) bool { return bytes.Equal(before.Key, x.Key) }) {
+			continue
+		}
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(appendJSONText(dst, x.Key), ':')
+		dst = append(AppendJSONText(dst, x.Key), ':')
 		if x.Identity {
 			dst = appendPseudonym(dst, defaultIdentity(string(x.Key)), x.Value, pseudonym)
 		} else {
-			dst = appendJSONText(dst, x.Value)
+			dst = AppendJSONText(dst, x.Value)
 		}
 	}
 	return append(dst, '}')
 }
+
+// Written reports whether an attribute is in raw events.
+func (a *Attribute) Written() bool { return a.written() }
+
+// Plain reports whether raw events have the value of an attribute as its type has it,
+// and not a text that stands for it.
+func (a *Attribute) Plain() bool { return a.Privacy.Kind == None || a.Privacy.Kind == "" }
 
 // written reports whether an attribute is in raw events.
 func (a *Attribute) written() bool { return a.Role != Drop && a.Privacy.Kind != DropValue }
@@ -69,7 +90,7 @@ func (a *Attribute) appendValue(dst []byte, v *Value, pseudonym Pseudonym) []byt
 		}
 		return appendPseudonym(dst, identity, v.Text, pseudonym)
 	case Truncate:
-		return appendJSONText(dst, firstRunes(v.Text, a.Privacy.Length))
+		return AppendJSONText(dst, firstRunes(v.Text, a.Privacy.Length))
 	case TruncateIP:
 		address, err := netip.ParseAddr(string(v.Text))
 		if err != nil {
@@ -91,7 +112,7 @@ func (a *Attribute) appendValue(dst []byte, v *Value, pseudonym Pseudonym) []byt
 	switch a.Type {
 	case Int:
 		if v.Int > maxExact || v.Int < -maxExact {
-			return appendJSONText(dst, v.Text)
+			return AppendJSONText(dst, v.Text)
 		}
 		return append(dst, v.Text...)
 	case Float:
@@ -99,7 +120,7 @@ func (a *Attribute) appendValue(dst []byte, v *Value, pseudonym Pseudonym) []byt
 	case Bool:
 		return append(dst, v.Text...)
 	}
-	return appendJSONText(dst, v.Text)
+	return AppendJSONText(dst, v.Text)
 }
 
 func appendPseudonym(dst []byte, identity string, value []byte, pseudonym Pseudonym) []byte {
@@ -120,8 +141,8 @@ func firstRunes(text []byte, n int) []byte {
 	return text[:end]
 }
 
-// appendJSONText appends text as a JSON string. Bytes that are no UTF-8 become U+FFFD.
-func appendJSONText(dst, text []byte) []byte {
+// AppendJSONText appends text as a JSON string. Bytes that are no UTF-8 become U+FFFD.
+func AppendJSONText(dst, text []byte) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	for i := 0; i < len(text); {

@@ -21,6 +21,7 @@ import (
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/analytics"
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/report"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/metric"
 )
@@ -57,6 +58,10 @@ func newAnalytics(cfg config.Config, log *slog.Logger) (*analytics.Engine, error
 	if cfg.Analytics.StateDir, err = analyticsFolder(&cfg); err != nil {
 		return nil, err
 	}
+	if cfg.Analytics.Raw.Dir == "" {
+		cfg.Analytics.Raw.Dir = filepath.Join(filepath.Dir(cfg.Analytics.StateDir), "events")
+	}
+	cfg.Analytics.Host = cfg.Aggregator.Hostname
 	return analytics.New(cfg.Analytics, p, log)
 }
 
@@ -111,6 +116,35 @@ func (a *agent) runAnalytics(ctx context.Context) {
 	}
 }
 
+// runRaw blocks until ctx is done and all raw events are written.
+func (a *agent) runRaw(ctx context.Context) {
+	if a.analytics == nil {
+		return
+	}
+	if err := a.analytics.RunRaw(ctx); err != nil {
+		a.log.Error("not all raw events were written", "error", err)
+	}
+}
+
+// newReporter returns what makes reports; nil if there are no definitions.
+func newReporter(cfg config.Config, e *analytics.Engine, log *slog.Logger) (*report.Reporter, error) {
+	if e == nil {
+		return nil, nil
+	}
+	folder, err := analyticsFolder(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	return report.New(cfg.Analytics.Reports, e, cfg.Aggregator.Hostname, folder, log)
+}
+
+// runReporter makes reports until ctx is done.
+func (a *agent) runReporter(ctx context.Context) {
+	if a.reporter != nil {
+		a.reporter.Run(ctx)
+	}
+}
+
 // newReportCommand is `weir events report`.
 func newReportCommand(configFile *string) *cobra.Command {
 	var state, format string
@@ -120,31 +154,14 @@ func newReportCommand(configFile *string) *cobra.Command {
 		Long: "Print what the metrics of analytics events amount to, those that match one of the key paths (usage.teams.*), or all.\n" +
 			"The agent writes them to its state folder every half minute.",
 		RunE: func(cmd *cobra.Command, patterns []string) error {
-			folder := state
-			if folder == "" {
-				cfg, _, err := load(*configFile)
-				if err != nil {
-					return err
-				}
-				if folder, err = cfg.Forwarder.StateFolder(os.Getenv); err != nil {
-					return err
-				}
-			}
-			r, err := analytics.ReadReport(filepath.Join(folder, "analytics"))
+			folder, err := reportFolder(*configFile, state)
 			if err != nil {
 				return err
 			}
-			for _, pattern := range patterns {
-				if _, err := path.Match(pattern, ""); err != nil {
-					return fmt.Errorf("%q is no pattern; write a key path such as usage.teams.*", pattern)
-				}
+			r, err := readReport(folder, patterns)
+			if err != nil {
+				return err
 			}
-			r.Values = slices.DeleteFunc(r.Values, func(v analytics.Value) bool {
-				return len(patterns) > 0 && !slices.ContainsFunc(patterns, func(pattern string) bool {
-					ok, _ := path.Match(pattern, v.KeyPath)
-					return ok
-				})
-			})
 			switch format {
 			case "json":
 				encoder := json.NewEncoder(cmd.OutOrStdout())
@@ -152,13 +169,54 @@ func newReportCommand(configFile *string) *cobra.Command {
 				return encoder.Encode(r)
 			case "text":
 				return printReport(cmd.OutOrStdout(), r)
+			case report.CSV, report.Markdown, report.HTML:
+				d := report.Document{Report: "report", Period: r.Time, Made: r.Time, Host: r.Host}
+				for i := range r.Values {
+					d.Rows = append(d.Rows, r.Values[i].Row())
+				}
+				_, err := cmd.OutOrStdout().Write(d.Render(format))
+				return err
 			}
-			return fmt.Errorf("there is no format %q; use text or json", format)
+			return fmt.Errorf("there is no format %q; use text, json, csv, md or html", format)
 		},
 	}
 	command.Flags().StringVar(&state, "state", "", "the agent's state_dir (default: that of the configuration)")
-	command.Flags().StringVar(&format, "format", "text", "text or json")
+	command.Flags().StringVar(&format, "format", "text", "text, json, csv, md or html")
 	return command
+}
+
+// reportFolder returns where the agent of a configuration, or with that state_dir, keeps
+// its report.
+func reportFolder(configFile, state string) (string, error) {
+	if state != "" {
+		return filepath.Join(state, "analytics"), nil
+	}
+	cfg, _, err := load(configFile)
+	if err != nil {
+		return "", err
+	}
+	return analyticsFolder(&cfg)
+}
+
+// readReport reads the report, with the values of metrics that match one of the
+// patterns, or of all without any.
+func readReport(folder string, patterns []string) (*analytics.Report, error) {
+	for _, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return nil, fmt.Errorf("%q is no pattern; write a key path such as usage.teams.*", pattern)
+		}
+	}
+	r, err := analytics.ReadReport(folder)
+	if err != nil {
+		return nil, err
+	}
+	r.Values = slices.DeleteFunc(r.Values, func(v analytics.Value) bool {
+		return len(patterns) > 0 && !slices.ContainsFunc(patterns, func(pattern string) bool {
+			ok, _ := path.Match(pattern, v.KeyPath)
+			return ok
+		})
+	})
+	return r, nil
 }
 
 func printReport(out io.Writer, r *analytics.Report) error {
@@ -196,26 +254,7 @@ func printReport(out io.Writer, r *analytics.Report) error {
 }
 
 // remarks is what to know of a value.
-func remarks(v *analytics.Value) (all []string) {
-	if v.Status != analytics.StatusOK {
-		all = append(all, "no value: "+string(v.Status))
-	}
-	if len(v.Keys) > 0 {
-		all = append(all, "all hosts")
-	} else if !v.Emitted {
-		all = append(all, "this host")
-	}
-	if v.Observed < v.Days {
-		all = append(all, fmt.Sprintf("%d of %d days observed", v.Observed, v.Days))
-	}
-	if v.Sampled {
-		all = append(all, "too low: sampled lines do not say who")
-	}
-	if v.Revision > 0 {
-		all = append(all, fmt.Sprintf("revision %d", v.Revision))
-	}
-	if !v.Final {
-		all = append(all, "late events may change it")
-	}
-	return all
+func remarks(v *analytics.Value) []string {
+	row := v.Row()
+	return row.Remarks()
 }

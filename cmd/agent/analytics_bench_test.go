@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/analytics"
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/analytics/raw"
 	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/parser"
@@ -24,15 +26,20 @@ func BenchmarkEvent(b *testing.B) {
 		format   string
 		enabled  bool
 		contexts int // 0: all new
+		raw      bool
 	}{
-		{"plain", "web.requests:1|c|#" + tags, false, 1000},
-		{"plain_with_definitions", "web.requests:1|c|#" + tags, true, 1000},
-		{"plain_one", "web.requests:1|c|#" + tags, false, 1},
-		{"known_user", "analytics.team.created:1|c|#" + tags, true, 1000},
-		{"known_user_one", "analytics.team.created:1|c|#" + tags, true, 1},
-		{"plain_new", "web.requests:1|c|#" + tags, false, 0},
-		{"new_user", "analytics.team.created:1|c|#" + tags, true, 0},
-		{"with_id", "analytics.team.created:1|c|#" + tags + ",_id:%[1]d", true, 0},
+		{"plain", "web.requests:1|c|#" + tags, false, 1000, false},
+		{"plain_with_definitions", "web.requests:1|c|#" + tags, true, 1000, true},
+		{"plain_one", "web.requests:1|c|#" + tags, false, 1, false},
+		{"known_user", "analytics.team.created:1|c|#" + tags, true, 1000, false},
+		{"known_user_raw", "analytics.team.created:1|c|#" + tags, true, 1000, true},
+		{"known_user_one", "analytics.team.created:1|c|#" + tags, true, 1, false},
+		{"known_user_one_raw", "analytics.team.created:1|c|#" + tags, true, 1, true},
+		{"plain_new", "web.requests:1|c|#" + tags, false, 0, false},
+		{"new_user", "analytics.team.created:1|c|#" + tags, true, 0, false},
+		{"new_user_raw", "analytics.team.created:1|c|#" + tags, true, 0, true},
+		{"with_id", "analytics.team.created:1|c|#" + tags + ",_id:%[1]d", true, 0, false},
+		{"with_id_raw", "analytics.team.created:1|c|#" + tags + ",_id:%[1]d", true, 0, true},
 	} {
 		b.Run(test.name, func(b *testing.B) {
 			p := parser.New(parser.DefaultConfig())
@@ -40,7 +47,7 @@ func BenchmarkEvent(b *testing.B) {
 			cfg := config.Default()
 			a := newAggregator(cfg, []aggregator.Describe{p.Describe}, cardinality.New(cfg.Cardinality, log), log)
 			if test.enabled {
-				connectAnalytics(a, openAnalytics(b))
+				connectAnalytics(a, openAnalytics(b, test.raw))
 			}
 			in := intake{parser: p, worker: a.Worker(0)}
 			user := 0
@@ -83,18 +90,32 @@ func BenchmarkEvent(b *testing.B) {
 }
 
 // openAnalytics returns an engine with the definitions of plan's tests.
-func openAnalytics(t testing.TB) *analytics.Engine {
+func openAnalytics(t testing.TB, rows bool) *analytics.Engine {
 	t.Helper()
 	p, err := plan.Load("../../analytics/plan/testdata/sound", plan.DefaultOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := analytics.DefaultConfig()
-	cfg.StateDir = t.TempDir()
+	if cfg.StateDir = t.TempDir(); !rows {
+		cfg.Raw.Format = raw.FormatNone
+	}
 	e, err := analytics.New(cfg, p, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = e.Close() })
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := e.RunRaw(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-ended
+		_ = e.Close()
+	})
 	return e
 }

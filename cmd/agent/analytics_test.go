@@ -3,12 +3,15 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/weir-agent/weir/analytics"
 )
@@ -151,5 +154,80 @@ func TestFaultyDefinitions(t *testing.T) {
 		if code != 1 || !strings.Contains(stderr, "x.yml:1") || !strings.Contains(stderr, "x.yml:2") {
 			t.Errorf("%s: exit code %d, stderr:\n%s", command, code, stderr)
 		}
+	}
+}
+
+// eventRows returns the rows in the finished files of raw events.
+func eventRows(t *testing.T, state string) (rows []string) {
+	t.Helper()
+	files, _ := filepath.Glob(filepath.Join(state, "events", "dt=*", "*.ndjson.gz"))
+	for _, path := range files {
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		unpacked, err := gzip.NewReader(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(unpacked)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		rows = append(rows, strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")...)
+	}
+	return rows
+}
+
+// Every line is a row; a kill -9 costs those of its last second, and leaves no file that
+// cannot be read.
+func TestRawEventsSurviveKills(t *testing.T) {
+	binary, state := build(t), t.TempDir()
+	p := start(t, binary, eventSettings(state)...)
+	for i := range 50 {
+		sendLines(t, p.address, fmt.Sprintf("analytics.team.created:1|c|#user_id:%d,plan:pro", i%20))
+	}
+	torn := func() int64 {
+		files, _ := filepath.Glob(filepath.Join(state, "events", "dt=*", "*.tmp"))
+		size := int64(0)
+		for _, path := range files {
+			if info, err := os.Stat(path); err == nil {
+				size += info.Size()
+			}
+		}
+		return size
+	}
+	eventually(t, "all rows reached the system", func() bool {
+		return strings.Contains(p.output(), `"metric":"weir.analytics.raw.rows.queued","type":"gauge","value":0,`) &&
+			reported(t, binary, state, "usage.teams.users.7d") == 20 && torn() > 500
+	})
+	if rows := eventRows(t, state); len(rows) != 0 {
+		t.Errorf("%d rows in a file that is finished already", len(rows))
+	}
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ended
+	p = start(t, binary, eventSettings(state)...)
+	for i := range 30 {
+		sendLines(t, p.address, fmt.Sprintf("analytics.team.created:1|c|#user_id:%d,plan:pro", i%20))
+	}
+	if code := p.stop(t); code != 0 {
+		t.Errorf("exit code %d\n%s", code, p.log())
+	}
+	rows := eventRows(t, state)
+	if len(rows) != 80 || torn() > 0 {
+		t.Errorf("%d rows, want 80; %d bytes are not finished\n%s", len(rows), torn(), p.log())
+	}
+	ids := map[string]bool{}
+	for _, text := range rows {
+		var row struct {
+			ID string `json:"event_id"`
+		}
+		if err := json.Unmarshal([]byte(text), &row); err != nil || ids[row.ID] {
+			t.Errorf("row %s: %v", text, err)
+		}
+		ids[row.ID] = true
 	}
 }

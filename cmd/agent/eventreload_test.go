@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -110,6 +112,19 @@ func TestDefinitionsAreReloaded(t *testing.T) {
 		if strings.Contains(line, `"metric":"search.run"`) && strings.Contains(line, "term:b") {
 			t.Errorf("a tag that was dropped: %s", line)
 		}
+	}
+	terms := map[string]int{}
+	for _, row := range eventRows(t, state) {
+		var event struct {
+			Attrs struct{ Term string }
+		}
+		if err := json.Unmarshal([]byte(row), &event); err != nil {
+			t.Errorf("%v: %s", err, row)
+		}
+		terms[event.Attrs.Term]++
+	}
+	if want := map[string]int{"a": 70, "": 10}; !maps.Equal(terms, want) {
+		t.Errorf("raw events with terms %v, want %v: a row is as its event was defined", terms, want)
 	}
 }
 

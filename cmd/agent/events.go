@@ -9,7 +9,7 @@ func newEventsCommand(configFile *string) *cobra.Command {
 		Short: "Analytics events: their definitions, and what they amount to",
 		Args:  cobra.NoArgs,
 	}
-	command.AddCommand(newReportCommand(configFile))
+	command.AddCommand(newReportCommand(configFile), newMonitorCommand(configFile))
 	addDefinitionCommands(command, configFile)
 	return command
 }

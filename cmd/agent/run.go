@@ -14,6 +14,7 @@ import (
 
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/analytics"
+	"github.com/weir-agent/weir/analytics/report"
 	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
@@ -61,6 +62,7 @@ type agent struct {
 	aggregator *aggregator.Aggregator
 	guard      *cardinality.Guard
 	analytics  *analytics.Engine // nil: there are no definitions
+	reporter   *report.Reporter  // the same
 	forwarder  *forwarder.Forwarder
 	reloads    *config.Reloads
 	log        *slog.Logger
@@ -88,6 +90,10 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close(), closeAnalytics(events))
 	}
+	reporter, err := newReporter(cfg, events, log)
+	if err != nil {
+		return nil, errors.Join(err, l.Close(), closeAnalytics(events))
+	}
 	parsers := make([]*parser.Parser, l.Readers())
 	describe := make([]aggregator.Describe, l.Readers())
 	for i := range parsers {
@@ -104,6 +110,7 @@ func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
 		aggregator: a,
 		guard:      guard,
 		analytics:  events,
+		reporter:   reporter,
 		forwarder:  f,
 		reloads:    config.NewReloads(),
 		log:        log,
@@ -147,13 +154,22 @@ func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error 
 	noMoreSamples, endSamples := context.WithCancel(context.Background())
 	defer endSamples()
 	var stages sync.WaitGroup
+	reported := make(chan struct{})
 	noMoreEvents, endEvents := context.WithCancel(context.Background())
 	stages.Go(func() {
 		defer close(batches)
-		defer endEvents()
+		defer func() {
+			<-reported // a report asks for counts
+			endEvents()
+		}()
 		a.aggregator.Run(noMoreSamples, a.readings, batches)
 	})
+	stages.Go(func() {
+		defer close(reported)
+		a.runReporter(noMoreSamples)
+	})
 	stages.Go(func() { a.runAnalytics(noMoreEvents) })
+	stages.Go(func() { a.runRaw(noMoreEvents) })
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
 	stages.Go(func() { a.guard.Run(noMoreSamples) })
@@ -197,6 +213,7 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = a.guard.Readings(dst)
 	if a.analytics != nil {
 		dst = a.analytics.Readings(dst)
+		dst = a.reporter.Readings(dst)
 	}
 	dst = a.forwarder.Readings(dst)
 	return a.reloads.Readings(dst)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,6 +77,33 @@ func TestDamagedFileIsSetAside(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A file that cannot be opened for want of something else than what is in it stays where
+// it is: when there is room again the counts are there.
+func TestASoundFileIsNotSetAside(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00")
+	h.users("team.created", 0, 50, "")
+	h.stop()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = 0 // files that are open stay so
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	_, err := newAt(h.cfg, h.plan, slog.New(slog.DiscardHandler), h.now)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, syscall.EMFILE) || !strings.Contains(err.Error(), storeName) {
+		t.Errorf("without any file to open: %v", err)
+	}
+	h.start()
+	h.at("2026-03-11")
+	h.want("usage.creators.1d", 50)
 }
 
 // Two agents cannot have one file.

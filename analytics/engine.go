@@ -199,6 +199,8 @@ func (e *Engine) open() error {
 	return nil
 }
 
+func sinceName(r *rule) string { return fmt.Sprintf("since %x", ruleKey(r.text, r.keyID)) }
+
 // begin finds out, or notes, since when each of some rules counts.
 func (e *Engine) begin(rules []*rule, g *generation) error {
 	fresh := map[string]string{}
@@ -209,7 +211,7 @@ func (e *Engine) begin(rules []*rule, g *generation) error {
 		_ = e.erased.UnmarshalText([]byte(text)) // what is no date is as good as none
 	}
 	for _, r := range rules {
-		name := fmt.Sprintf("since %x", ruleKey(r.text, r.keyID))
+		name := sinceName(r)
 		text, err := e.store.meta(name)
 		if err != nil {
 			return err
@@ -365,6 +367,20 @@ func (e *Engine) startAnew(why error) bool {
 	}
 	for _, r := range e.rules {
 		r.forgetSaved()
+	}
+	kept := map[string]string{erasedName: ""}
+	if e.erased > forever {
+		kept[erasedName] = e.erased.String()
+	}
+	if e.share != nil { // under another name its totals would count again in Redis
+		kept[instanceName] = e.share.instance
+	}
+	for _, r := range e.rules {
+		kept[sinceName(r)] = r.since.String()
+	}
+	if err := e.store.setMeta(kept); err != nil {
+		e.log.Error("the new file for unique counts cannot be written", "error", err)
+		return false
 	}
 	return true
 }

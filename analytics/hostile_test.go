@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"github.com/weir-agent/weir/internal/testkit"
 )
 
 // Whatever numbers clients send, sums are numbers: of a day, of several, of all time, and
@@ -47,5 +51,49 @@ events: [{name: invoice.paid, operator: sum(amount)}]
 	h.send("analytics.invoice.paid:1|c|#amount:-1.7e308")
 	if text, err := json.Marshal(h.value("usage.paid.all")); err != nil {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+// A file that is damaged while the agent runs is begun anew with all that is in memory:
+// what was counted, since when, and the name that the host has in Redis, under which its
+// totals are.
+func TestDamageWhileRunning(t *testing.T) {
+	server := testkit.StartRedis(t)
+	h := newFleet(t, 1, server)[0]
+	h.now = h.now.AddDate(0, 0, -2)
+	h.stop()
+	if err := os.Remove(filepath.Join(h.cfg.StateDir, storeName)); err != nil {
+		t.Fatal(err)
+	}
+	h.start() // two days ago
+	h.users("team.created", 0, 10, ",seats:2")
+	h.tick()
+	h.now = h.now.AddDate(0, 0, 2)
+	h.users("team.created", 0, 20, ",seats:2")
+	h.tick()
+	round(h)
+	instance := h.engine.share.instance
+	path := filepath.Join(h.cfg.StateDir, storeName)
+	if err := os.Truncate(path, 2*4096); err != nil {
+		t.Fatal(err)
+	}
+	h.users("team.created", 20, 30, ",seats:2")
+	h.tick()
+	if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 1 {
+		t.Fatalf("nothing was set aside: %v\n%s", aside, h.log.String())
+	}
+	h.stop()
+	h.start()
+	if h.engine.share.instance != instance {
+		t.Error("after a restart the host has another name in Redis")
+	}
+	h.want("usage.creators.1d", 30)
+	h.want("usage.creators.7d", 30)
+	if v := h.value("usage.creators.7d"); v.Observed != 3 {
+		t.Errorf("%d days were observed, want 3", v.Observed)
+	}
+	values := forAll(t, []*host{h})
+	if got := number(t, values, "usage.teams.7d"); got != 40 {
+		t.Errorf("the fleet counted %v teams, want 40", got)
 	}
 }

@@ -408,7 +408,8 @@ func (e *Engine) keepHouse(now time.Time) {
 	e.steady = 0
 	e.letters.expire(now, g.cfg.Retention)
 	keep := day(g.cfg.Retention / oneDay)
-	e.noteErased(g.current.Load().days[0] - keep)
+	today := g.current.Load().days[0]
+	e.noteErased(today, today-keep)
 	for _, r := range e.rules {
 		gone, past, done := r.erase(g.today(r) - keep)
 		if len(gone) == 0 {
@@ -424,15 +425,17 @@ func (e *Engine) keepHouse(now time.Time) {
 		}
 		done()
 	}
-	e.eraseOrphans(g.current.Load().days[0] - keep)
+	e.eraseOrphans(today - keep)
 	e.eraseResults(now)
 }
 
 const erasedName = "erased before"
 
-// noteErased remembers that the days before one are gone.
-func (e *Engine) noteErased(before day) {
-	if before <= e.erased {
+// noteErased remembers that the days before one are gone. Those before today may be gone
+// as well if the clock was ahead; those from today on are not.
+func (e *Engine) noteErased(today, before day) {
+	before = max(before, min(e.erased, today))
+	if before == e.erased {
 		return
 	}
 	if err := e.store.setMeta(map[string]string{erasedName: before.String()}); err != nil {

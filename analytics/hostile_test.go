@@ -97,3 +97,36 @@ func TestDamageWhileRunning(t *testing.T) {
 		t.Errorf("the fleet counted %v teams, want 40", got)
 	}
 }
+
+// A clock that was years ahead for hours has erased what was old by it, and no more:
+// once it is right again windows that begin from then on have values.
+func TestClockThatWasWrongForHours(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00")
+	hours := func() {
+		for range 2 * steadyFor / tickEvery {
+			h.now = h.now.Add(tickEvery)
+			h.engine.drain(h.now)
+			h.engine.keepHouse(h.now)
+		}
+	}
+	h.users("team.created", 0, 10, "")
+	h.tick()
+	h.at("2028-01-01")
+	hours()
+	h.at("2026-03-11 12:00")
+	h.users("team.created", 0, 20, "")
+	hours()
+	h.at("2026-03-12")
+	h.want("usage.creators.1d", 20)
+	if v := h.value("usage.creators.7d"); v.Status != StatusExpired {
+		t.Errorf("a window with days that were erased is %v, %s", v.Value, v.Status)
+	}
+	h.stop()
+	h.start()
+	h.want("usage.creators.1d", 20)
+	h.at("2026-04-30 12:00")
+	hours()
+	if want := date(t, "2026-04-30") - 40; h.engine.erased != want {
+		t.Errorf("days before %v are erased, want %v", h.engine.erased, want)
+	}
+}

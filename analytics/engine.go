@@ -251,6 +251,7 @@ func (e *Engine) Run(ctx context.Context) error {
 				sharing.Wait()
 				return errors.Join(err, e.store.close())
 			case <-look.C:
+				e.letters.save(time.Now())
 				e.showWatchers(time.Now())
 			case <-timer.C:
 				waits = false
@@ -281,7 +282,7 @@ func (e *Engine) tick(now time.Time, save bool) {
 // finish takes in what is left and saves it.
 func (e *Engine) finish(now time.Time) error {
 	e.drain(now)
-	e.letters.save()
+	e.letters.save(now)
 	err := e.save(now)
 	e.compute(now)
 	e.report(now)
@@ -401,7 +402,7 @@ func (e *Engine) keepHouse(now time.Time) {
 	for _, r := range e.rules {
 		r.evict(g.today(r) - lateDays)
 	}
-	e.letters.save()
+	e.letters.save(now)
 	if e.steady < int64(steadyFor/time.Second) {
 		return
 	}

@@ -6,8 +6,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/weir-agent/weir/analytics/plan"
 	"github.com/weir-agent/weir/internal/testkit"
 )
 
@@ -128,5 +131,83 @@ func TestClockThatWasWrongForHours(t *testing.T) {
 	hours()
 	if want := date(t, "2026-04-30") - 40; h.engine.erased != want {
 		t.Errorf("days before %v are erased, want %v", h.engine.erased, want)
+	}
+}
+
+// Dead letters name nobody, however a client writes it, and of those who want to stay
+// unknown not even a pseudonym; they are short whatever was sent.
+func TestDeadLettersOfHostileLines(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00", func(c *Config) { c.Mode = "strict" })
+	mail := "alice@example.com"
+	escaped := plan.Escape(mail)
+	h.send(
+		"analytics.team.created:1|c|#"+mail+",note:"+escaped+",contact:"+escaped+","+mail+":1",
+		"analytics.team.created:1|c|#username:alice,phone:alice,api_token:alice",
+		"analytics.nobody:1|c|#"+mail+",text:"+escaped+",a:"+mail,
+	)
+	h.send("analytics.team.created:1|c|#user_id:4711,owner_id:4711,plan:gold,_anon:1")
+	var many []string
+	for i := range 400 {
+		many = append(many, fmt.Sprintf("%s%d:\x01\x02", strings.Repeat("\x01", 10), i))
+	}
+	h.send("analytics.team.created:1|c|#" + strings.Join(many, ","))
+	h.tick()
+	lines := strings.Split(strings.TrimSpace(h.letters()), "\n")
+	if len(lines) != 5 {
+		t.Fatalf("%d letters", len(lines))
+	}
+	for _, line := range lines {
+		if strings.Contains(line, "alice") || strings.Contains(line, strings.TrimPrefix(escaped, "b64.")) || strings.Contains(line, "4711") {
+			t.Errorf("it names somebody: %s", line)
+		}
+		if len(line) > 16<<10 {
+			t.Errorf("it has %d bytes", len(line))
+		}
+	}
+	if strings.Contains(lines[3], "hmac.") || !strings.Contains(lines[3], "plan:gold") {
+		t.Errorf("of an anonymous event is written %s", lines[3])
+	}
+}
+
+// No dead letter is older than the retention, however few there are.
+func TestDeadLettersExpire(t *testing.T) {
+	h := newHost(t, time.Now().UTC().Format(time.DateTime))
+	send := func(name string) {
+		h.send("analytics." + name + ":1|c")
+		h.tick()
+	}
+	expire := func(days int) {
+		h.now = h.now.AddDate(0, 0, days)
+		h.engine.letters.expire(h.now, 40*oneDay)
+	}
+	all := func() string {
+		before, _ := os.ReadFile(filepath.Join(h.cfg.StateDir, lettersName+".1"))
+		return string(before) + h.letters()
+	}
+	wrote := func() { // as of now
+		if err := os.Chtimes(h.engine.letters.path, h.now, h.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("first")
+	expire(15)
+	send("second")
+	wrote()
+	h.stop()
+	h.start()
+	expire(6) // the first is 21 days old, the second 6
+	send("third")
+	wrote()
+	if got := all(); !strings.Contains(got, "first") || !strings.Contains(got, "second") || !strings.Contains(got, "third") {
+		t.Errorf("after three weeks there is\n%s", got)
+	}
+	expire(15) // 36, 21, 15
+	if got := all(); strings.Contains(got, "first") || strings.Contains(got, "second") || !strings.Contains(got, "third") {
+		t.Errorf("after five weeks there is\n%s", got)
+	}
+	expire(26)
+	expire(21)
+	if got := all(); got != "" {
+		t.Errorf("after all there is\n%s", got)
 	}
 }

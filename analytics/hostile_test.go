@@ -211,3 +211,31 @@ func TestDeadLettersExpire(t *testing.T) {
 		t.Errorf("after all there is\n%s", got)
 	}
 }
+
+// After a loss of all data the host that speaks reads anew what the others brought back,
+// and not only when that is due anyway: of what it counted itself, and of what it did not.
+func TestTheSpeakerReadsWhatWasBroughtBack(t *testing.T) {
+	server := testkit.StartRedis(t)
+	hosts := newFleet(t, 2, server, func(c *Config) { c.Redis.RefreshInterval, c.Redis.RepairInterval = time.Hour, time.Hour })
+	leader, other := hosts[0], hosts[1]
+	leader.users("team.created", 0, 10, "")
+	other.users("team.created", 0, 50, ",plan:pro")
+	other.tick()
+	round(other)
+	other.engine.share.lease.Release(t.Context()) //nolint:errcheck // the server is there
+	round(leader, other)
+	if leader.engine.share.stats.leader.Load() != 1 {
+		t.Fatal("the host that counted less does not lead")
+	}
+	check := func(when string) {
+		t.Helper()
+		values := forAll(t, hosts)
+		if all, pro := number(t, values, "usage.creators.1d"), number(t, values, "usage.pro.1d"); all != 50 || pro != 50 {
+			t.Errorf("%s: %v users, %v on plan pro, want 50 of each", when, all, pro)
+		}
+	}
+	check("before")
+	server.Do("FLUSHALL")
+	round(leader, other)
+	check("after")
+}

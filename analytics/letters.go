@@ -95,7 +95,7 @@ func (d *deadLetters) letter(o *Occurrence) *letter {
 	r := &o.in.result
 	l := &letter{Event: o.event.name, KeyID: d.key.id}
 	if r.Event == nil {
-		l.Event = short(o.name)
+		l.Event = d.name(o.name)
 	}
 	for _, v := range r.Violations[:min(len(r.Violations), maxLetterTags)] {
 		if v.Key != nil {

@@ -222,7 +222,9 @@ func TestTheSpeakerReadsWhatWasBroughtBack(t *testing.T) {
 	other.users("team.created", 0, 50, ",plan:pro")
 	other.tick()
 	round(other)
-	other.engine.share.lease.Release(t.Context()) //nolint:errcheck // the server is there
+	if err := other.engine.share.lease.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	round(leader, other)
 	if leader.engine.share.stats.leader.Load() != 1 {
 		t.Fatal("the host that counted less does not lead")

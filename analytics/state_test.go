@@ -173,10 +173,15 @@ func TestKeysAreRotated(t *testing.T) {
 	day("2026-03-01 12:00", 0, 100)
 	day("2026-03-04 12:00", 0, 100)
 	restart(second + "," + first)
+	h.users("team.created", 0, 30, "") // who came before noon is in the old one only
+	h.at("2026-03-05")
+	h.want("usage.creators.1d", 100)
 	day("2026-03-05 12:00", 100, 150)
 	h.at("2026-03-06")
 	h.want("usage.creators.7d", 150)
 	h.want("usage.creators.1d", 50)
+	h.at("2026-03-11")
+	h.want("usage.creators.7d", 150) // it begins with the day of the change
 	day("2026-03-13 12:00", 100, 160)
 	h.at("2026-03-14")
 	h.want("usage.creators.7d", 60)

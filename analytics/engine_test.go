@@ -386,6 +386,11 @@ func TestMidnight(t *testing.T) {
 	h.users("team.created", 5, 7, "")
 	h.want("usage.creators.1d", 10)
 	h.want("usage.teams.1d", 10)
+	for _, name := range []string{"usage.creators.1d", "usage.teams.1d"} {
+		if v := h.value(name); v.Revision != 0 {
+			t.Errorf("%s changed %d times after its day, and nothing was late", name, v.Revision)
+		}
+	}
 	h.at("2026-03-12")
 	h.want("usage.creators.1d", 7)
 	h.want("usage.teams.1d", 7)

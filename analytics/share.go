@@ -30,6 +30,7 @@ type sharer struct {
 
 	epoch     string
 	settled   time.Time // from when on all hosts have brought back what was lost
+	lost      bool      // what they have brought back was not read yet
 	failing   bool      // the last round failed
 	failedAt  time.Time // the first one that did
 	met       bool      // a round succeeded
@@ -168,7 +169,7 @@ func (s *sharer) exchange(ctx context.Context, now time.Time) error {
 	if pulse.Epoch != s.epoch || s.failing {
 		if s.epoch != "" && pulse.Epoch != s.epoch {
 			s.log.Warn("Redis has lost data; this host brings back what it knows")
-			s.settled = time.Now().Add(settling * s.cfg.FlushInterval)
+			s.settled, s.lost = time.Now().Add(settling*s.cfg.FlushInterval), true
 		}
 		s.doubt(pulse.Epoch != s.epoch)
 		s.epoch = pulse.Epoch
@@ -179,6 +180,10 @@ func (s *sharer) exchange(ctx context.Context, now time.Time) error {
 	repair := now.Sub(s.repaired) >= s.cfg.RepairInterval || now.Before(s.repaired)
 	if repair {
 		s.doubt(false)
+	}
+	if s.lost && !time.Now().Before(s.settled) {
+		s.lost = false
+		s.readAnew()
 	}
 	leads := s.lease.Holds(time.Now())
 	for _, r := range s.rules {
@@ -230,6 +235,16 @@ func (s *sharer) doubt(all bool) {
 		s.voice.Store(nil)
 		s.repaired = time.Time{}
 	}
+}
+
+// readAnew forgets when cells were read last, so that the host that leads reads them.
+func (s *sharer) readAnew() {
+	for _, r := range s.rules {
+		for _, c := range r.cells {
+			c.fetched = time.Time{}
+		}
+	}
+	s.computed = time.Time{}
 }
 
 func (s *sharer) lead(ctx context.Context) error {

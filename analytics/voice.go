@@ -56,7 +56,7 @@ func (s *sharer) speak(ctx context.Context, now time.Time) error {
 	if s.settled.After(from) {
 		from = s.settled
 	}
-	if time.Now().Before(from) {
+	if s.lost || time.Now().Before(from) {
 		s.voice.Store(nil)
 		return nil
 	}

@@ -394,6 +394,9 @@ func (s *sentryImport) event(c *sentryClass) {
 		}
 		if personal(a.Name) != "" {
 			a.Privacy = Privacy{Kind: HMAC}
+			if a.Role == Tag { // of which the counter has the value as it is
+				a.Role = RawOnly
+			}
 		}
 		if secret(a.Name) {
 			a.Role, a.Identity, a.Privacy = Drop, "", Privacy{Kind: None}

@@ -149,7 +149,7 @@ func (f *files) add(r *row) {
 	}
 	f.stats.buffered.Add(1)
 	one.fresh++
-	if err := one.add(r); err != nil {
+	if err := one.add(r.json, r.ends, r.shape, r.time); err != nil {
 		f.abandon(day, one, err)
 		return
 	}

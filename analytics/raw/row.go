@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"hash/crc32"
 	mathrand "math/rand/v2"
 	"strconv"
 	"time"
@@ -15,12 +16,14 @@ import (
 
 // row is a raw event as it is written.
 type row struct {
-	json []byte // with a newline at its end; valid until the next one is encoded
-	id   []byte // event_id, borrowed from json
-	key  []byte // pseudonym of who it was; nil if that is not known
-	time int64  // of the event, Unix milliseconds
-	late bool   // it belongs to a day that is long over
-	came int64  // Unix seconds
+	json  []byte  // with a newline at its end; valid until the next one is encoded
+	ends  []int32 // of the parts that json is made of, for the compressor
+	shape uint32  // rows of one event have the same
+	id    []byte  // event_id, borrowed from json
+	key   []byte  // pseudonym of who it was; nil if that is not known
+	time  int64   // of the event, Unix milliseconds
+	late  bool    // it belongs to a day that is long over
+	came  int64   // Unix seconds
 }
 
 // encoder makes rows of lines. One goroutine uses it.
@@ -31,8 +34,10 @@ type encoder struct {
 	result plan.Result
 	id     metric.Identity
 	random *mathrand.ChaCha8
-	rowID  [36]byte
+	ids    rowIDs
 	json   []byte
+	ends   []int32
+	cuts   []int32       // where pseudonyms begin and end in the tail under way
 	times  [2]textOfTime // lately written: of events, of arrival
 	fresh  template      // of a line that does not come again
 
@@ -45,9 +50,11 @@ const cacheSize = 4096
 // template is the text of a row but for what each line has by itself.
 type template struct {
 	line   *Line
-	head   []byte // between event_id and event_time
-	middle []byte // between received_at and count
-	tail   []byte // behind count
+	head   []byte  // between event_id and event_time
+	middle []byte  // between received_at and count
+	tail   []byte  // behind count
+	ends   []int32 // of the parts of tail
+	shape  uint32
 	given  []byte // event_id of the client, as JSON; nil without
 	key    []byte
 	sent   int64 // Unix milliseconds, of the client's clock; 0 without
@@ -62,7 +69,15 @@ type textOfTime struct {
 func newEncoder(host string, protect Protection) *encoder {
 	var seed [32]byte
 	_, _ = rand.Read(seed[:]) // never fails: crypto/rand crashes the program instead
-	return &encoder{host: plan.AppendJSONText(nil, []byte(host)), protect: protect, random: mathrand.NewChaCha8(seed)}
+	e := &encoder{host: plan.AppendJSONText(nil, []byte(host)), protect: protect, random: mathrand.NewChaCha8(seed)}
+	e.protect.Pseudonym = func(dst []byte, identity string, value []byte) []byte {
+		start := len(dst)
+		dst = protect.Pseudonym(dst, identity, value)
+		e.cuts = append(e.cuts, int32(start), int32(len(dst)))
+		return dst
+	}
+	e.ids.serial = e.random.Uint64()
+	return e
 }
 
 // encode makes the row of a line that stands for n events and came at received, in Unix
@@ -78,11 +93,13 @@ func (e *encoder) encode(l *Line, n, received int64, kept bool, r *row) bool {
 	}
 	b := append(e.json[:0], `{"event_id":`...)
 	idStart := len(b)
+	e.ends = e.ends[:0]
 	if t.given != nil {
 		b = append(b, t.given...)
+		e.ends = append(e.ends, int32(idStart+1), int32(len(b)-1))
 	} else {
-		e.newID(received)
-		b = append(append(append(b, '"'), e.rowID[:]...), '"')
+		b = append(append(append(b, '"'), e.ids.next(received)...), '"')
+		e.ends = append(e.ends, int32(len(b)-1-idTail), int32(len(b)-1))
 	}
 	idEnd := len(b)
 	b = append(b, t.head...)
@@ -91,25 +108,56 @@ func (e *encoder) encode(l *Line, n, received int64, kept bool, r *row) bool {
 	b = e.appendTime(b, received*1000, 1)
 	b = append(b, t.middle...)
 	b = strconv.AppendInt(b, n, 10)
+	for _, end := range t.ends {
+		e.ends = append(e.ends, int32(len(b))+end)
+	}
 	b = append(b, t.tail...)
+	e.ends = append(e.ends, int32(len(b)))
 	e.json = b
-	*r = row{json: b, id: b[idStart+1 : idEnd-1], key: t.key, time: at, late: t.late, came: received}
+	*r = row{json: b, ends: e.ends, shape: t.shape, id: b[idStart+1 : idEnd-1], key: t.key, time: at, late: t.late, came: received}
 	return true
 }
 
-// newID makes a UUID of version 7.
-func (e *encoder) newID(received int64) {
+// rowIDs makes UUIDs of version 7 (RFC 9562): a time, and a number that was drawn when
+// the agent started and grows by one from row to row, so that ids resemble each other
+// (6.2, method 2).
+type rowIDs struct {
+	text   [36]byte
+	second int64
+	serial uint64 // its lowest 62 bits are in text
+}
+
+// idTail is how many digits of an id are new in each row.
+const idTail = 4
+
+const hexDigits = "0123456789abcdef"
+
+// next returns an id for a row that came at received, in Unix seconds; it is valid until
+// the next one.
+func (i *rowIDs) next(received int64) []byte {
+	i.serial++
+	last := uint16(i.serial)
+	if last == 0 || received != i.second || i.text[8] == 0 {
+		i.second = received
+		i.renew()
+	}
+	tail := i.text[len(i.text)-idTail:]
+	tail[0], tail[1], tail[2], tail[3] = hexDigits[last>>12], hexDigits[last>>8&15], hexDigits[last>>4&15], hexDigits[last&15]
+	return i.text[:]
+}
+
+func (i *rowIDs) renew() {
 	var u [16]byte
-	binary.BigEndian.PutUint64(u[:8], uint64(received*1000)<<16|e.random.Uint64()&0xfff)
-	binary.BigEndian.PutUint64(u[8:], e.random.Uint64())
-	u[6] = u[6]&0x0f | 0x70
+	_, _ = rand.Read(u[6:8]) // never fails: crypto/rand crashes the program instead
+	binary.BigEndian.PutUint64(u[:8], uint64(i.second*1000)<<16|uint64(u[6]&0x0f)<<8|uint64(u[7]))
+	binary.BigEndian.PutUint64(u[8:], i.serial)
+	u[6] |= 0x70
 	u[8] = u[8]&0x3f | 0x80
-	hex.Encode(e.rowID[:], u[:4])
-	e.rowID[8], e.rowID[13], e.rowID[18], e.rowID[23] = '-', '-', '-', '-'
-	hex.Encode(e.rowID[9:], u[4:6])
-	hex.Encode(e.rowID[14:], u[6:8])
-	hex.Encode(e.rowID[19:], u[8:10])
-	hex.Encode(e.rowID[24:], u[10:])
+	for at, from := range []int{0, 4, 6, 8, 10} {
+		to := []int{4, 6, 8, 10, 16}[at]
+		hex.Encode(i.text[2*from+at:], u[from:to])
+	}
+	i.text[8], i.text[13], i.text[18], i.text[23] = '-', '-', '-', '-'
 }
 
 // timeLayout is RFC 3339 with milliseconds, which all readers know.
@@ -133,7 +181,7 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 		}
 	}
 	given := t.given[:0]
-	*t = template{line: l, head: t.head[:0], middle: t.middle[:0], tail: t.tail[:0], key: t.key[:0]}
+	*t = template{line: l, head: t.head[:0], middle: t.middle[:0], tail: t.tail[:0], ends: t.ends[:0], key: t.key[:0]}
 	r := e.check(l)
 	t.sent, t.late = r.Time, l.flags&(1<<plan.Late) != 0
 	if l.flags&(1<<plan.Future) != 0 {
@@ -153,7 +201,10 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 		t.middle = plan.AppendJSONText(append(t.middle, `,"source":`...), []byte(l.source))
 	}
 	t.middle = append(t.middle, `,"count":`...)
+	t.shape = crc32.ChecksumIEEE([]byte(r.Event.Name))
+	e.cuts = e.cuts[:0]
 	t.tail = e.appendTail(t.tail, r, l)
+	t.ends = append(t.ends, e.cuts...)
 	t.key = e.appendKey(t.key, r)
 	return t
 }

@@ -40,8 +40,14 @@ type repetition struct{ back, length int }
 
 // shapedRow is a row that others may be like.
 type shapedRow struct {
-	at   int     // its place in all text
-	ends []int32 // of its parts
+	at    int // its place in all text
+	parts []part
+}
+
+// part is a piece of a row, behind the one before it.
+type part struct {
+	end    int32 // in the row
+	opaque bool  // it is like another one as a whole or not at all
 }
 
 const (
@@ -56,6 +62,8 @@ const (
 	// windowBytes is how much text is kept before what cannot be referred to any more
 	// is given up.
 	windowBytes = 8 * maxBack
+	// roomBytes is how long most rows are not.
+	roomBytes = 16 << 10
 	// rowOverhead bounds what a row takes in out besides two bytes for each of its own.
 	rowOverhead = 256
 )
@@ -67,41 +75,49 @@ func newCompressor() *compressor {
 	return &compressor{out: slices.Clone(gzipHeader), window: make([]byte, 0, windowBytes)}
 }
 
-// add compresses a row whose parts end at ends, the last one with the row. Rows of one
-// shape are much alike.
-//
+// add compresses a row that is made of parts, of which the last one ends with it. Rows of
+// one shape are much alike.
+func (c *compressor) add(row []byte, parts []part, shape uint32) {
+	c.compress(append(c.room(), row...), parts, shape)
+}
 
-func (c *compressor) add(row []byte, ends []int32, shape uint32) {
-	if len(c.window)+len(row) > windowBytes {
+// room returns the text to which the next row is to be appended, for compress.
+func (c *compressor) room() []byte {
+	if len(c.window) > windowBytes-roomBytes {
 		c.slide()
 	}
+	return c.window
+}
+
+// compress compresses the row that was appended to what room returned.
+func (c *compressor) compress(window []byte, parts []part, shape uint32) {
 	start := len(c.window)
-	c.window = append(c.window, row...)
-	c.out = slices.Grow(c.out, 2*len(row)+rowOverhead)
+	c.window = window
+	c.out = slices.Grow(c.out, 2*(len(window)-start)+rowOverhead)
 	if !c.open {
 		c.begin()
 	}
 	like := &c.recent[shape%rowShapes]
 	likeStart := like.at - c.origin
-	alike := likeStart >= 0 && len(like.ends) == len(ends)
+	alike := likeStart >= 0 && len(like.parts) == len(parts)
 	at, old := start, likeStart
-	for i, end := range ends {
-		to, oldTo := start+int(end), 0
+	for i, p := range parts {
+		to, oldTo := start+int(p.end), 0
 		if alike {
-			oldTo = likeStart + int(like.ends[i])
+			oldTo = likeStart + int(like.parts[i].end)
 		}
 		switch {
-		case alike && at-old <= maxBack && string(c.window[at:to]) == string(c.window[old:oldTo]):
+		case alike && at-old <= maxBack && string(window[at:to]) == string(window[old:oldTo]):
 			c.repeat(at, at-old, to-at)
 		case to-at >= shortestPart && c.recall(at, to):
-		case alike:
+		case alike && !p.opaque:
 			c.differ(at, to, old, oldTo)
 		default:
 			c.letters(at, to)
 		}
 		at, old = to, oldTo
 	}
-	like.at, like.ends = c.origin+start, append(like.ends[:0], ends...)
+	like.at, like.parts = c.origin+start, append(like.parts[:0], parts...)
 }
 
 // recall repeats the last part that began like the one from at to to, if all of it is

@@ -55,9 +55,8 @@ func (f *file) write() error {
 // size is about how large the file would be if it were finished now.
 func (f *file) size() int64 { return f.bytes + int64(len(f.text.out)) }
 
-// add writes a row whose text is made of parts that end at ends.
-func (f *file) add(json []byte, ends []int32, shape uint32, at int64) error {
-	f.text.add(json, ends, shape)
+// added notes a row that was compressed.
+func (f *file) added(at int64) error {
 	if f.rows == 0 {
 		f.min, f.max = at, at
 	}
@@ -72,7 +71,8 @@ func (f *file) add(json []byte, ends []int32, shape uint32, at int64) error {
 
 // addLine writes a row of which nothing is known.
 func (f *file) addLine(json []byte, at int64) error {
-	return f.add(json, []int32{int32(len(json))}, 0, at)
+	f.text.add(json, []part{{end: int32(len(json))}}, 0)
+	return f.added(at)
 }
 
 // sync hands everything to the system, so that kill -9 does not lose it.

@@ -14,16 +14,12 @@ import (
 	"github.com/weir-agent/weir/metric"
 )
 
-// row is a raw event as it is written.
+// row is a raw event that is to be written. It is valid until the next one.
 type row struct {
-	json  []byte  // with a newline at its end; valid until the next one is encoded
-	ends  []int32 // of the parts that json is made of, for the compressor
-	shape uint32  // rows of one event have the same
-	id    []byte  // event_id, borrowed from json
-	key   []byte  // pseudonym of who it was; nil if that is not known
-	time  int64   // of the event, Unix milliseconds
-	late  bool    // it belongs to a day that is long over
-	came  int64   // Unix seconds
+	template *template
+	n        int64
+	time     int64 // of the event, Unix milliseconds
+	came     int64 // Unix seconds
 }
 
 // encoder makes rows of lines. One goroutine uses it.
@@ -31,15 +27,15 @@ type encoder struct {
 	host    []byte // as JSON
 	protect Protection
 
-	result plan.Result
-	id     metric.Identity
-	random *mathrand.ChaCha8
-	ids    rowIDs
-	json   []byte
-	ends   []int32
-	cuts   []int32       // where pseudonyms begin and end in the tail under way
-	times  [2]textOfTime // lately written: of events, of arrival
-	fresh  template      // of a line that does not come again
+	result  plan.Result
+	id      metric.Identity
+	random  *mathrand.ChaCha8
+	ids     rowIDs
+	parts   []part        // of the last row
+	eventID []byte        // of the last row, borrowed from it
+	cuts    []int32       // where pseudonyms begin and end in the tail under way
+	times   [2]textOfTime // lately written: of events, of arrival
+	fresh   template      // of a line that does not come again
 
 	cache [cacheSize]template
 }
@@ -50,11 +46,11 @@ const cacheSize = 4096
 // template is the text of a row but for what each line has by itself.
 type template struct {
 	line   *Line
-	head   []byte  // between event_id and event_time
-	middle []byte  // between received_at and count
-	tail   []byte  // behind count
-	ends   []int32 // of the parts of tail
-	shape  uint32
+	head   []byte // between event_id and event_time
+	middle []byte // between received_at and count
+	tail   []byte // behind count
+	cuts   []part // of tail
+	shape  uint32 // rows of one event have the same
 	given  []byte // event_id of the client, as JSON; nil without
 	key    []byte
 	sent   int64 // Unix milliseconds, of the client's clock; 0 without
@@ -80,42 +76,47 @@ func newEncoder(host string, protect Protection) *encoder {
 	return e
 }
 
-// encode makes the row of a line that stands for n events and came at received, in Unix
-// seconds. It reports whether there is one: chance may be against it.
+// encode finds out what the row of a line is made of that stands for n events and came
+// at received, in Unix seconds. It reports whether there is one: chance may be against it.
 func (e *encoder) encode(l *Line, n, received int64, kept bool, r *row) bool {
 	if l.chance && float64(e.random.Uint64()>>11)/(1<<53) >= l.share {
 		return false
 	}
 	t := e.templateOf(l, kept)
-	at := received * 1000
+	*r = row{template: t, n: n, time: received * 1000, came: received}
 	if t.sent != 0 {
-		at = t.sent
+		r.time = t.sent
 	}
-	b := append(e.json[:0], `{"event_id":`...)
+	return true
+}
+
+// append appends a row's text to dst, with a newline at its end. Its parts are in e.parts
+// then, and e.eventID is borrowed from it.
+func (e *encoder) append(dst []byte, r *row) []byte {
+	t, start := r.template, len(dst)
+	b := append(dst, `{"event_id":"`...)
 	idStart := len(b)
-	e.ends = e.ends[:0]
 	if t.given != nil {
-		b = append(b, t.given...)
-		e.ends = append(e.ends, int32(idStart+1), int32(len(b)-1))
+		b = append(b, t.given[1:len(t.given)-1]...)
+		e.parts = append(e.parts[:0], part{int32(idStart - start), false}, part{int32(len(b) - start), true})
 	} else {
-		b = append(append(append(b, '"'), e.ids.next(received)...), '"')
-		e.ends = append(e.ends, int32(len(b)-1-idTail), int32(len(b)-1))
+		b = append(b, e.ids.next(r.came)...)
+		e.parts = append(e.parts[:0], part{int32(len(b) - idTail - start), false}, part{int32(len(b) - start), true})
 	}
 	idEnd := len(b)
 	b = append(b, t.head...)
-	b = e.appendTime(b, at, 0)
+	b = e.appendTime(b, r.time, 0)
 	b = append(b, `","received_at":"`...)
-	b = e.appendTime(b, received*1000, 1)
+	b = e.appendTime(b, r.came*1000, 1)
 	b = append(b, t.middle...)
-	b = strconv.AppendInt(b, n, 10)
-	for _, end := range t.ends {
-		e.ends = append(e.ends, int32(len(b))+end)
+	b = strconv.AppendInt(b, r.n, 10)
+	for _, cut := range t.cuts {
+		e.parts = append(e.parts, part{int32(len(b)-start) + cut.end, cut.opaque})
 	}
 	b = append(b, t.tail...)
-	e.ends = append(e.ends, int32(len(b)))
-	e.json = b
-	*r = row{json: b, ends: e.ends, shape: t.shape, id: b[idStart+1 : idEnd-1], key: t.key, time: at, late: t.late, came: received}
-	return true
+	e.parts = append(e.parts, part{int32(len(b) - start), false})
+	e.eventID = b[idStart:idEnd]
+	return b
 }
 
 // rowIDs makes UUIDs of version 7 (RFC 9562): a time, and a number that was drawn when
@@ -124,11 +125,12 @@ func (e *encoder) encode(l *Line, n, received int64, kept bool, r *row) bool {
 type rowIDs struct {
 	text   [36]byte
 	second int64
-	serial uint64 // its lowest 62 bits are in text
+	drawn  [2]byte // for this second
+	serial uint64  // its lowest 62 bits are in text
 }
 
-// idTail is how many digits of an id are new in each row.
-const idTail = 4
+// idTail is how many digits of an id are new in nearly each row.
+const idTail = 2
 
 const hexDigits = "0123456789abcdef"
 
@@ -136,22 +138,25 @@ const hexDigits = "0123456789abcdef"
 // the next one.
 func (i *rowIDs) next(received int64) []byte {
 	i.serial++
-	last := uint16(i.serial)
-	if last == 0 || received != i.second || i.text[8] == 0 {
+	last := uint8(i.serial)
+	switch {
+	case received != i.second || i.text[8] == 0:
 		i.second = received
+		_, _ = rand.Read(i.drawn[:]) // never fails: crypto/rand crashes the program instead
+		i.renew()
+	case last == 0:
 		i.renew()
 	}
 	tail := i.text[len(i.text)-idTail:]
-	tail[0], tail[1], tail[2], tail[3] = hexDigits[last>>12], hexDigits[last>>8&15], hexDigits[last>>4&15], hexDigits[last&15]
+	tail[0], tail[1] = hexDigits[last>>4], hexDigits[last&15]
 	return i.text[:]
 }
 
 func (i *rowIDs) renew() {
 	var u [16]byte
-	_, _ = rand.Read(u[6:8]) // never fails: crypto/rand crashes the program instead
-	binary.BigEndian.PutUint64(u[:8], uint64(i.second*1000)<<16|uint64(u[6]&0x0f)<<8|uint64(u[7]))
+	binary.BigEndian.PutUint64(u[:8], uint64(i.second*1000)<<16)
 	binary.BigEndian.PutUint64(u[8:], i.serial)
-	u[6] |= 0x70
+	u[6], u[7] = 0x70|i.drawn[0]&0x0f, i.drawn[1]
 	u[8] = u[8]&0x3f | 0x80
 	for at, from := range []int{0, 4, 6, 8, 10} {
 		to := []int{4, 6, 8, 10, 16}[at]
@@ -181,7 +186,7 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 		}
 	}
 	given := t.given[:0]
-	*t = template{line: l, head: t.head[:0], middle: t.middle[:0], tail: t.tail[:0], ends: t.ends[:0], key: t.key[:0]}
+	*t = template{line: l, head: t.head[:0], middle: t.middle[:0], tail: t.tail[:0], cuts: t.cuts[:0], key: t.key[:0]}
 	r := e.check(l)
 	t.sent, t.late = r.Time, l.flags&(1<<plan.Late) != 0
 	if l.flags&(1<<plan.Future) != 0 {
@@ -190,7 +195,7 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 	if len(r.ID) > 0 {
 		t.given = plan.AppendJSONText(given, r.ID)
 	}
-	t.head = append(t.head, `,"event":"`...)
+	t.head = append(t.head, `","event":"`...)
 	t.head = append(t.head, r.Event.Name...)
 	t.head = append(t.head, `","schema_version":"`...)
 	t.head = r.Version.Append(t.head)
@@ -204,7 +209,9 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 	t.shape = crc32.ChecksumIEEE([]byte(r.Event.Name))
 	e.cuts = e.cuts[:0]
 	t.tail = e.appendTail(t.tail, r, l)
-	t.ends = append(t.ends, e.cuts...)
+	for i, cut := range e.cuts {
+		t.cuts = append(t.cuts, part{cut, i%2 == 1})
+	}
 	t.key = e.appendKey(t.key, r)
 	return t
 }

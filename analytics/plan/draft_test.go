@@ -107,7 +107,7 @@ func TestAsk(t *testing.T) {
 		"team.created", "team.left", // the first is there already
 		"short", "Somebody left a team on their own.",
 		"", "growth",
-		"user_id:int:required", "plan:enum", "plan:enum(free|pro)", "price:float", "",
+		"user_id:int:required", "plan:enum", "plan:enum(free|pro)", "user_id:int", "colour:string:tag", "price:float", "",
 		"9", "1 2, 3",
 		"",
 	}

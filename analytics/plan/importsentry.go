@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -28,7 +29,7 @@ type sentryClass struct {
 // count, and what nobody declared is dropped in silence.
 func ImportSentry(dir string) (*Imported, error) {
 	s := &sentryImport{out: &Imported{}, byName: map[string][]*sentryClass{}, events: map[string]*Event{}}
-	err := eachFile(dir, []string{".py"}, func(path string, text []byte) {
+	err := s.out.eachFile(dir, []string{".py"}, func(path string, text []byte) {
 		if strings.HasPrefix(filepath.Base(path), "test_") {
 			return
 		}
@@ -49,7 +50,10 @@ func ImportSentry(dir string) (*Imported, error) {
 	}
 	slices.SortFunc(events, func(a, b *Event) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(s.out.Notes)
-	return s.out.prove(events, nil)
+	if faults := s.out.prove(events, nil); len(faults) > 0 {
+		return nil, errors.Join(errors.New("what is imported would have faults"), faults)
+	}
+	return s.out, nil
 }
 
 type sentryImport struct {
@@ -392,12 +396,7 @@ func (s *sentryImport) event(c *sentryClass) {
 		if a.Role = defaultRole(a.Name, a.Type); a.Role == Identity {
 			a.Identity, a.Privacy = defaultIdentity(a.Name), Privacy{Kind: HMAC}
 		}
-		if personal(a.Name) != "" {
-			a.Privacy = Privacy{Kind: HMAC}
-		}
-		if secret(a.Name) {
-			a.Role, a.Identity, a.Privacy = Drop, "", Privacy{Kind: None}
-		}
+		a.protect()
 		switch {
 		case !e.declare(a):
 			s.out.note("%s: the attribute %s is left out; an event has %d at most, each of another name", where, short(field.Name), maxAttributes)

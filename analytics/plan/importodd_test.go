@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,5 +131,105 @@ func TestImportFollowsLinks(t *testing.T) {
 	p, _ := imported(t, ImportGitLab, filepath.Join(dir, "link"))
 	if len(p.Events) != 2 || p.Events[0].Name != "first" || p.Events[1].Name != "second" {
 		t.Errorf("events: %v", p.Events)
+	}
+}
+
+// Classes of Sentry as people write them. What cannot be read without running it is told.
+func TestImportSentryAsItIsWritten(t *testing.T) {
+	p, got, notes := importOf(t, ImportSentry, map[string]string{
+		"a.py": `from __future__ import annotations
+from sentry import analytics
+from sentry.analytics import Attribute as Attr, Event as Base, eventclass as ec
+
+CREATED = "const.created"
+AREA: str = "area"
+WHO = (
+    Attr("user_id", type=int),  # who it was
+    analytics.Attribute("organization_id", type=int, required=False),
+)
+
+
+class Const(analytics.Event):
+    type = CREATED
+    attributes = WHO + (Attr("plan"),)
+
+
+class Filled(analytics.Event):
+    type = f"{AREA}.created"
+
+
+class Elsewhere(Base):
+    type = constants.GONE
+    attributes = ()
+
+
+class Unread(Base):
+    type = f"un" "read"
+    attributes = OTHER + (Attr(NAME), make("x"), analytics.Attribute("z"))
+
+
+@analytics.eventclass(event_name="keyword.x")
+class Keyword(analytics.Event):
+    flags: dict[str, int | None]
+    maybe: "Optional[int]"
+    either: Union[int, None]
+    tagged: Annotated[int, None]
+    plain: list[Optional[int]]
+    text: typing.Optional[str]
+    given: int = 3
+
+
+@ec(CREATED_LATER)
+class Late(Base):
+    a: int
+
+
+@analytics.eventclass()
+class Abstract(analytics.Event):
+    a: int
+
+
+class NoEvent(Model):
+    type = constants.GONE
+`,
+		"huge.py": "#" + strings.Repeat("x", maxImportFile),
+	})
+	for event, want := range map[string]string{
+		"const.created": "user_id int identity required, organization_id int identity, plan string raw required",
+		"unread":        "z string raw required",
+		"keyword.x": "flags string raw required, maybe int raw, either int raw, tagged int raw required, plain string raw required, text string raw, " +
+			"given int raw",
+	} {
+		if got := attributesOf(p, event); got != want {
+			t.Errorf("%s: got  %s\nwant %s", event, got, want)
+		}
+	}
+	const want = `a.py:18: Filled is left out, its type is not written as text
+a.py:22: Elsewhere is left out, its type is not written as text
+a.py:27: OTHER is not read; add the attributes that it stands for
+a.py:27: an attribute whose name is no text is left out
+a.py:27: make is not read; add the attributes that it stands for
+a.py:44: Late is left out, its type is not written as text
+huge.py: left out, it is larger than 1024 KiB`
+	if got.Events != 3 || notes != want {
+		t.Errorf("%d events; notes:\n%s\nwant\n%s", got.Events, notes, want)
+	}
+}
+
+// A constant that stands for itself ends.
+func TestImportSentryOfLoops(t *testing.T) {
+	p, _, _ := importOf(t, ImportSentry, map[string]string{
+		"a.py": "A = A + B + (Attribute('a'),)\nB = A\nclass X(Event):\n  type = 'x'\n  attributes = A + A\n",
+	})
+	if got := attributesOf(p, "x"); got != "a string raw required" {
+		t.Errorf("got %s", got)
+	}
+	var bomb strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&bomb, "A%d = A%d + A%d\n", i, i+1, i+1)
+	}
+	p, _, _ = importOf(t, ImportSentry, map[string]string{"a.py": bomb.String() + "class X(Event):\n  type = 'x'\n  attributes = A0\n"})
+	if p.Event("x") == nil {
+		t.Error("there is no event")
 	}
 }

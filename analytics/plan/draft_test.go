@@ -228,6 +228,19 @@ statsd = Statsd()
 		before: "require 'datadog/statsd'\nstatsd = Datadog::Statsd.new('127.0.0.1', PORT, telemetry_enable: false)\n",
 		after:  "statsd.close\n",
 	},
+	// Debian has Ruby and not the gem; this writes its call as the gem does, which takes
+	// what separates tags out of them.
+	"ruby without the gem": {
+		program: "ruby", check: []string{"--version"}, file: "snippet.rb",
+		before: `require 'socket'
+class Statsd
+  def increment(name, tags: [])
+    UDPSocket.new.send("#{name}:1|c|##{tags.map { |t| t.delete('|,') }.join(',')}", 0, '127.0.0.1', PORT)
+  end
+end
+statsd = Statsd.new
+`,
+	},
 }
 
 func TestSnippets(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-agent/weir/analytics/plan"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -225,7 +226,7 @@ func TestConversionIsTriedAgain(t *testing.T) {
 // What BigQuery asks of a row that it loads: no column that the table has not, none null
 // or missing that is required, values of the columns' types, and a line of 100 MB at most.
 func TestBigQueryTakesRows(t *testing.T) {
-	p := loadPlan()
+	p := keeping(t)
 	type column struct{ Name, Type, Mode string }
 	var schema []column
 	if err := json.Unmarshal(p.ExportBigQuery()[0].Text, &schema); err != nil {
@@ -234,6 +235,13 @@ func TestBigQueryTakesRows(t *testing.T) {
 	s := testSink(t, DefaultConfig())
 	q := s.NewQueue()
 	long := strings.Repeat("x", 9000)
+	put := func(q *Queue, name, tags string, n, received int64) {
+		var all [][]byte
+		for tag := range strings.SplitSeq(tags, ",") {
+			all = append(all, []byte(tag))
+		}
+		q.Put(q.Make(p, []byte(name), all, &metric.Identity{Rate: 1}, 0, everyRow), n, received)
+	}
 	for _, e := range p.Events {
 		var tags []string
 		for i := range e.Attributes {
@@ -242,7 +250,7 @@ func TestBigQueryTakesRows(t *testing.T) {
 		for i := range 40 {
 			tags = append(tags, fmt.Sprintf("other%d:%s", i, long))
 		}
-		put(q, e.Name, strings.Join(tags, ",")+",_consent:analytics+marketing,env:prod", 2, 1795258450)
+		put(q, e.Name, strings.Join(tags, ",")+",_consent:analytics+marketing+ads,env:prod", 2, 1795258450)
 		put(q, e.Name, "_anon:1", 1, 1795258450)
 		put(q, e.Name, "_id:"+long+",_ts:9999999999999999", 1, 1795258450)
 	}
@@ -293,4 +301,164 @@ func TestBigQueryTakesRows(t *testing.T) {
 			t.Errorf("columns that the table has not: %v", content)
 		}
 	}
+}
+
+// keeping is a plan with an event, cart.filled, that keeps what it does not declare.
+func keeping(t *testing.T) *plan.Plan {
+	t.Helper()
+	p, err := plan.Load("../plan/testdata/check", plan.DefaultOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// A row longer than any buffer is found again in a file that was torn.
+func TestLongRowsAreRecovered(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Dir = t.TempDir()
+	s := testSink(t, cfg)
+	q := s.NewQueue()
+	for i := range 3 {
+		tags := [][]byte{[]byte("_consent:analytics+ads")}
+		for j := range 32 { // as many as are kept
+			tags = append(tags, fmt.Appendf(nil, "x%d_%d:%s", i, j, strings.Repeat("y", 4000)))
+		}
+		q.Put(q.Make(keeping(t), []byte("cart.filled"), tags, &metric.Identity{Rate: 1}, 0, everyRow), 1, 1795258450)
+	}
+	s.drain(time.Now().Add(time.Minute))
+	var before string
+	for _, one := range s.files.open {
+		before = one.path + tmpSuffix
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.row.json) < 100_000 {
+		t.Fatalf("a row of %d bytes is not long", len(s.row.json))
+	}
+	s = testSink(t, cfg)
+	end(t, s)
+	if got := rowsOf(t, cfg.Dir); len(got) != 3 || len(got[0]) != len(got[2]) {
+		t.Errorf("%d rows of %s are found again", len(got), before)
+	}
+}
+
+// A disk that failed is left alone for a while, is used again then, and is only called
+// well when it took something.
+func TestTheDiskIsLeftAlone(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Dir = t.TempDir()
+	s := testSink(t, cfg)
+	q := s.NewQueue()
+	var log bytes.Buffer
+	s.files.log = slog.New(slog.NewTextHandler(&log, nil))
+	folder := filepath.Join(cfg.Dir, "dt=2026-11-21")
+	if err := os.WriteFile(folder, nil, 0o600); err != nil { // a folder cannot be made
+		t.Fatal(err)
+	}
+	one := func() { put(q, "team.created", "user_id:1", 1, 1795258450); s.drain(time.Now()) }
+	one()
+	failed := s.files.failed
+	if err := os.Remove(folder); err != nil {
+		t.Fatal(err)
+	}
+	one()
+	if got := books(t, s); got["rows.dropped reason:write_error"] != 2 || s.files.failed != failed || failed.IsZero() {
+		t.Errorf("a disk that failed is asked again at once: %v", got)
+	}
+	s.files.failed = failed.Add(-retryAfter)
+	one()
+	end(t, s)
+	if got := books(t, s); got["rows.dropped reason:write_error"] != 2 || got["rows.written"] != 1 {
+		t.Errorf("books: %v", got)
+	}
+	if !s.files.failed.IsZero() {
+		t.Error("a disk that takes files again has failed for ever")
+	}
+	if text := log.String(); strings.Count(text, "cannot be written") != 1 {
+		t.Errorf("log:\n%s", text)
+	}
+}
+
+// Of files beyond the bounds those go that are not being written; the folder of a day
+// goes with its last file.
+func TestWhatExpires(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Dir = t.TempDir()
+	s := testSink(t, cfg)
+	var all []found
+	now := time.Now()
+	for i := range 4 {
+		folder := filepath.Join(cfg.Dir, fmt.Sprintf("dt=2026-11-0%d", i+1))
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(folder, "web-1-00000000-000001"+ndjsonSuffix)
+		if i == 0 {
+			path += tmpSuffix
+		}
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, found{path, int64(cfg.MaxBytes) / 3, now.Add(time.Duration(i-10) * time.Minute)})
+	}
+	s.files.expire(all, now)
+	for i, want := range []bool{true, false, true, true} {
+		_, err := os.Stat(filepath.Dir(all[i].path))
+		if (err == nil) != want {
+			t.Errorf("file %d: there %v, want %v", i, err == nil, want)
+		}
+	}
+	// So many of them, however small.
+	many := make([]found, maxFiles+1)
+	for i := range many {
+		many[i] = found{path: filepath.Join(cfg.Dir, "dt=none", fmt.Sprint(i)), modified: now}
+	}
+	before := books(t, s)["files.expired"]
+	s.files.expire(many, now)
+	if got := books(t, s)["files.expired"] - before; got != 1 {
+		t.Errorf("%v files are removed because of their number, want 1", got)
+	}
+	end(t, s)
+}
+
+// A file that somebody took away before it was recovered is no damage, and a line of the
+// manifest that is no line of it is passed over.
+func TestWhatIsGoneIsNoDamage(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Dir = t.TempDir()
+	torn := tear(t, cfg.Dir, 10, 0)
+	if err := os.WriteFile(filepath.Join(cfg.Dir, manifestName), []byte("{}\n[]\n{\"file\":\"\"}\nnothing\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := testSink(t, cfg)
+	if err := os.Remove(torn); err != nil {
+		t.Fatal(err)
+	}
+	end(t, s)
+	if got := books(t, s); got["files.set_aside"] != 0 || got["files.recovered"] != 0 {
+		t.Errorf("books: %v", got)
+	}
+	if got := entriesOf(t, s); len(got) != 0 {
+		t.Errorf("the manifest has %q", got)
+	}
+}
+
+// A clock that is set back does not keep a file open for the time it lost.
+func TestAFileDoesNotWaitForAClock(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Dir = t.TempDir()
+	s := testSink(t, cfg)
+	put(s.NewQueue(), "team.created", "user_id:1", 1, 1795258450)
+	s.drain(time.Now())
+	s.files.keepHouse(time.Now().Add(-30 * time.Second))
+	if got := glob(t, cfg.Dir, ndjsonSuffix); len(got) != 0 {
+		t.Errorf("half a minute back: %v", got)
+	}
+	s.files.keepHouse(time.Now().Add(-24 * time.Hour))
+	if got := glob(t, cfg.Dir, ndjsonSuffix); len(got) != 1 {
+		t.Errorf("a day back: %v", got)
+	}
+	end(t, s)
 }

@@ -57,6 +57,8 @@ type Engine struct {
 	last    int64      // Unix seconds of the last tick
 	failed  bool       // the last save
 
+	unreported bool // the last report could not be written
+
 	erased  day       // the days before it are gone
 	orphans []*record // days of rules that the plan does not have any more
 }
@@ -104,6 +106,7 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 	if err := e.open(); err != nil {
 		return nil, err
 	}
+	removeHalfWritten(cfg.StateDir) // nobody else is at work in it: the file is open
 	if e.share, err = newSharer(e); err != nil {
 		return nil, errors.Join(err, e.store.close())
 	}

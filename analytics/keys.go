@@ -192,9 +192,21 @@ func ownKey(path string) (keyring, error) {
 	return ring, nil
 }
 
+const halfWritten = ".tmp-*"
+
+// removeHalfWritten removes what writeFile left in a folder when the agent was killed.
+func removeHalfWritten(folder string) {
+	for _, name := range []string{reportName, keyFileName} {
+		left, _ := filepath.Glob(filepath.Join(folder, name+halfWritten)) // fails for a bad pattern only
+		for _, path := range left {
+			_ = os.Remove(path) // it is in nobody's way
+		}
+	}
+}
+
 // writeFile replaces a file as a whole, for this user's eyes only.
 func writeFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*") // mode 0600
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+halfWritten) // mode 0600
 	if err != nil {
 		return err
 	}

@@ -40,12 +40,13 @@ type sharer struct {
 	foreign   map[string]bool // keys that the log told of
 	stats     sharerStats
 	voice     atomic.Pointer[voice]
+	asks      chan func(context.Context)
 	sinceDays bool // the first days are known
 }
 
 type sharerStats struct {
 	rounds, failed, elements, uploads, fetches, repairs, takeovers atomic.Uint64
-	healthy, leader, hosts, keys, pending, foreign                 atomic.Int64
+	healthy, leader, hosts, known, keys, pending, foreign          atomic.Int64
 	roundNanoseconds                                               atomic.Int64
 }
 
@@ -72,7 +73,7 @@ func newSharer(e *Engine) (*sharer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sharer{e: e, cfg: cfg, log: e.log, client: client, byRule: map[*rule]*sharedRule{}, bases: map[string]*base{}, foreign: map[string]bool{}}
+	s := &sharer{e: e, cfg: cfg, log: e.log, client: client, byRule: map[*rule]*sharedRule{}, bases: map[string]*base{}, foreign: map[string]bool{}, asks: make(chan func(context.Context))}
 	if s.instance, err = e.store.meta(instanceName); err == nil && s.instance == "" {
 		var random [8]byte
 		_, _ = rand.Read(random[:]) // never fails: crypto/rand crashes the program instead
@@ -96,11 +97,16 @@ func (s *sharer) run(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		s.round(ctx, time.Now())
-		select {
-		case <-ctx.Done():
-			s.end()
-			return
-		case <-ticker.C:
+		for waits := true; waits; {
+			select {
+			case <-ctx.Done():
+				s.end()
+				return
+			case answer := <-s.asks:
+				answer(ctx)
+			case <-ticker.C:
+				waits = false
+			}
 		}
 	}
 }
@@ -156,6 +162,7 @@ func (s *sharer) exchange(ctx context.Context, now time.Time) error {
 		return err
 	}
 	s.stats.hosts.Store(int64(pulse.Hosts))
+	s.stats.known.Store(int64(pulse.Known))
 	if before := s.stats.keys.Swap(int64(pulse.Keys)); before <= 1 && pulse.Keys > 1 {
 		s.log.Warn("hosts that share this Redis hash identities with different keys, and do not count together; give all of them the same analytics.key_file and analytics.redis.element", "keys", pulse.Keys)
 	}

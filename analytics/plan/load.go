@@ -181,6 +181,9 @@ func definitionFiles(dir string, depth, most int) ([]string, error) {
 			}
 			all = append(all, below...)
 		case entry.IsDir():
+			return nil, fmt.Errorf("%s is too deep; put it %d folders below events/ or metrics/ at most", path, maxDepth)
+		case entry.Type()&fs.ModeSymlink != 0 && isFolder(path): // it may lead back to where we are
+			return nil, fmt.Errorf("%s is a link to a folder, which is not followed; put the folder there, or links to its files", path)
 		case extension == ".yml" || extension == ".yaml":
 			all = append(all, path)
 		}
@@ -189,6 +192,11 @@ func definitionFiles(dir string, depth, most int) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // readAtMost reads a regular file, and one byte beyond most if there is one.

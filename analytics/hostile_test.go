@@ -2,7 +2,9 @@ package analytics
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -241,4 +243,29 @@ func TestTheSpeakerReadsWhatWasBroughtBack(t *testing.T) {
 	server.Do("FLUSHALL")
 	round(leader, other)
 	check("after")
+}
+
+// What a kill left half written is gone after the next start, and a report that cannot be
+// written is told once.
+func TestReportsThatCannotBeWritten(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00")
+	h.stop()
+	left := filepath.Join(h.cfg.StateDir, reportName+".tmp-17")
+	if err := os.WriteFile(left, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is still there: %v", left, err)
+	}
+	path := filepath.Join(h.cfg.StateDir, reportName)
+	if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "folder"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		h.tick()
+	}
+	if n := strings.Count(h.log.String(), "the report cannot be written"); n != 1 {
+		t.Errorf("the log says it %d times", n)
+	}
 }

@@ -8,15 +8,30 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // ErrLocked says that another process, or somebody else in this one, has the lock.
 var ErrLocked = errors.New("another process holds the lock")
 
+// halfWritten is the end of a file's name that is not whole yet.
+const halfWritten = ".tmp-*"
+
+// RemoveHalfWritten removes what WriteFile left of a file when the process was killed.
+// Nobody may be writing it.
+func RemoveHalfWritten(path string) {
+	left, _ := filepath.Glob(globEscape.Replace(path) + halfWritten) // fails for a bad pattern only
+	for _, path := range left {
+		_ = os.Remove(path) // it is in nobody's way
+	}
+}
+
+var globEscape = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
+
 // WriteFile replaces a file as a whole, for this user's eyes only: whenever the process or
 // the machine ends, the file is what it was or what it is to be.
 func WriteFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*") // mode 0600
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+halfWritten) // mode 0600
 	if err != nil {
 		return err
 	}

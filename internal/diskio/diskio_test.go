@@ -19,6 +19,15 @@ func TestWriteFile(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
+	for _, name := range []string{path + ".tmp-1", path + ".tmp", filepath.Join(folder, "state.jsonl")} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	RemoveHalfWritten(path)
+	if left, _ := filepath.Glob(path + "*"); len(left) != 3 {
+		t.Errorf("left: %v", left)
+	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}

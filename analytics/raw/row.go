@@ -78,7 +78,7 @@ func (e *encoder) encode(l *Line, n, received int64, kept bool, r *row) bool {
 	}
 	b := append(e.json[:0], `{"event_id":`...)
 	idStart := len(b)
-	if t.given != nil {
+	if t.given != nil && n == 1 { // what stands for several has no id of one of them
 		b = append(b, t.given...)
 	} else {
 		e.newID(received)

@@ -294,6 +294,9 @@ func (e *Event) declare(a Attribute) bool {
 func (a *Attribute) protect() {
 	if personal(a.Name) != "" {
 		a.Privacy = Privacy{Kind: HMAC}
+		if a.Role == Tag { // of which the counter has the value as it is
+			a.Role = RawOnly
+		}
 	}
 	if secret(a.Name) {
 		a.Role, a.Identity, a.Privacy = Drop, "", Privacy{Kind: None}

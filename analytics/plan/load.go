@@ -126,7 +126,23 @@ func (p *Plan) parse(path, kind string, text []byte, metrics []*rawMetric, fault
 func (p *Plan) finish(metrics []*rawMetric, faults *faultList) {
 	slices.SortFunc(p.Events, func(a, b *Event) int { return strings.Compare(a.Name, b.Name) })
 	p.link(metrics)
+	for _, e := range p.Events {
+		e.plainTags(faults)
+	}
 	faults.list.sort()
+}
+
+// plainTags finds tags that are not to be written as they are: a tag of the counter is.
+func (e *Event) plainTags(faults *faultList) {
+	for i := range e.Attributes {
+		a := &e.Attributes[i]
+		if a.Role != Tag || a.Plain() {
+			continue
+		}
+		key := "attributes." + a.Name + ".privacy"
+		file, line := e.where(key)
+		faults.add(Fault{File: file, Line: line, Key: key, Message: "a tag of the counter has its value as it is; set role to raw or identity, or privacy to none"})
+	}
 }
 
 // parseFiles is Load for files that are not on disk.

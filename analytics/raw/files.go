@@ -136,7 +136,7 @@ const secondsPerDay = 86400
 // dayOf is the folder that a row belongs into: of the day of the event, or of its
 // arrival if its own day is long over. So only a few are open at once.
 func dayOf(r *row) int64 {
-	if r.late {
+	if r.template.late {
 		return floorDay(r.came)
 	}
 	return floorDay(r.time / 1000)
@@ -150,36 +150,40 @@ func floorDay(unix int64) int64 {
 	return day
 }
 
-// add writes a row, or counts it as dropped if the disk does not take it.
-func (f *files) add(r *row) {
+// add writes a row, or counts it as dropped if the disk does not take it. It returns the
+// text, nil if there was no need to make it.
+func (f *files) add(r *row, e *encoder) (json []byte) {
 	if f.full {
 		f.stats.dropped[tooFull].Add(1)
-		return
+		return nil
 	}
 	day := dayOf(r)
 	one := f.open[day]
 	if one == nil {
 		if !f.failed.IsZero() && time.Since(f.failed) < retryAfter {
 			f.stats.dropped[writeError].Add(1)
-			return
+			return nil
 		}
 		var err error
 		if one, err = f.begin(day); err != nil {
 			f.fail(err)
 			f.stats.dropped[writeError].Add(1)
-			return
+			return nil
 		}
 		f.open[day] = one
 	}
 	f.stats.buffered.Add(1)
 	one.fresh++
-	if err := one.add(r); err != nil {
+	room := one.text.room()
+	b := e.append(room, r)
+	one.text.compress(b, e.parts, r.template.shape)
+	json = b[len(room):]
+	if err := one.added(r.time); err != nil {
 		f.abandon(day, one, err)
-		return
-	}
-	if one.size() >= int64(f.cfg.MaxFile) {
+	} else if one.size() >= int64(f.cfg.MaxFile) {
 		f.finish(day, one)
 	}
+	return json
 }
 
 // begin makes a new file.

@@ -40,8 +40,9 @@ type Sink struct {
 	mu     sync.Mutex // guards queues
 	queues []*Queue
 
-	stats stats
-	row   row // under way
+	stats   stats
+	row     row // under way
+	scratch []byte
 }
 
 // stats is what becomes of rows.
@@ -180,11 +181,16 @@ func (s *Sink) write(l *Line, n, received int64, kept bool) {
 		s.stats.sampledOut.Add(1)
 		return
 	}
+	var json []byte
 	if s.files != nil {
-		s.files.add(&s.row)
+		json = s.files.add(&s.row, s.encoder)
 	}
 	if s.kafka != nil {
-		s.kafka.add(&s.row)
+		if json == nil {
+			s.scratch = s.encoder.append(s.scratch[:0], &s.row)
+			json = s.scratch
+		}
+		s.kafka.add(json, s.row.template.key, s.encoder.eventID)
 	}
 }
 

@@ -74,8 +74,9 @@ func (d *Document) json() []byte {
 		Period  time.Time      `json:"period"`
 		Made    time.Time      `json:"made_at"`
 		Host    string         `json:"host"`
+		Hosts   Hosts          `json:"hosts"`
 		Metrics map[string]any `json:"metrics"`
-	}{d.Report, d.Period, d.Made.UTC(), d.Host, tree}, "", "  ")
+	}{d.Report, d.Period, d.Made.UTC(), d.Host, d.Hosts, tree}, "", "  ")
 	if err != nil {
 		panic("BUG: a report cannot be written as JSON: " + err.Error())
 	}
@@ -203,7 +204,10 @@ var header = []string{"Metric", "Value", "Error", "Before", "Change", "Days", "R
 func (d *Document) title() string { return d.Report + ", " + d.Period.Format("2006-01-02 15:04 MST") }
 
 func (d *Document) origin() string {
-	return fmt.Sprintf("As counted by %s, made at %s.", d.Host, d.Made.UTC().Format("2006-01-02 15:04:05 MST"))
+	if d.Hosts == (Hosts{}) {
+		return fmt.Sprintf("As counted by %s, made at %s.", d.Host, d.Made.UTC().Format("2006-01-02 15:04:05 MST"))
+	}
+	return fmt.Sprintf("As counted by %s, made by %s at %s.", d.Hosts, d.Host, d.Made.UTC().Format("2006-01-02 15:04:05 MST"))
 }
 
 func (d *Document) markdown() []byte {

@@ -29,7 +29,8 @@ key_path: usage.paid
 description: What was paid for all invoices together.
 time_frame: [1d, 7d, all]
 events: [{name: invoice.paid, operator: sum(amount)}]
-`}, nil)
+`,
+	}, nil)
 	yesterday := h.now.Unix() - secondsPerDay
 	for _, amount := range []string{"0", "1.7e308"} {
 		h.send("analytics.invoice.paid:4294967296|c|@1e-300|#amount:"+amount, "analytics.invoice.paid:4294967296|c|#amount:"+amount,

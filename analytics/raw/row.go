@@ -96,7 +96,7 @@ func (e *encoder) append(dst []byte, r *row) []byte {
 	t, start := r.template, len(dst)
 	b := append(dst, `{"event_id":"`...)
 	idStart := len(b)
-	if t.given != nil {
+	if t.given != nil && r.n == 1 { // what stands for several has no id of one of them
 		b = append(b, t.given[1:len(t.given)-1]...)
 		e.parts = append(e.parts[:0], part{int32(idStart - start), false}, part{int32(len(b) - start), true})
 	} else {

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -60,13 +61,27 @@ func (k key) pseudonym(identityType string, canonical []byte) string {
 	return base64.RawURLEncoding.EncodeToString(k.mac("pseudonym", identityType, string(canonical))[:16])
 }
 
-// pseudonyms returns a func that does what pseudonym does, for one goroutine.
+// pseudonyms returns a func that does what pseudonym does, for one goroutine. It
+// remembers some, since an organization has many users, and a user many events.
 func (k key) pseudonyms() plan.Pseudonym {
+	const remembered, longest = 4096, 32
+	type entry struct {
+		identityType string
+		canonical    [longest]byte
+		length       uint8 // of canonical; 0: there is none
+		text         [22]byte
+	}
 	m := hmac.New(sha256.New, k.secret)
+	entries := new([remembered]entry)
+	seed := maphash.MakeSeed()
 	var scratch, sum []byte
+	part := func(text string) {
+		scratch = append(binary.BigEndian.AppendUint32(scratch, uint32(len(text))), text...)
+	}
 	return func(dst []byte, identityType string, canonical []byte) []byte {
-		part := func(text string) {
-			scratch = append(binary.BigEndian.AppendUint32(scratch, uint32(len(text))), text...)
+		e := &entries[maphash.Bytes(seed, canonical)%remembered]
+		if e.length > 0 && string(e.canonical[:e.length]) == string(canonical) && e.identityType == identityType {
+			return append(dst, e.text[:]...)
 		}
 		scratch = scratch[:0]
 		part("pseudonym")
@@ -75,7 +90,12 @@ func (k key) pseudonyms() plan.Pseudonym {
 		m.Reset()
 		m.Write(scratch)
 		sum = m.Sum(sum[:0])
-		return base64.RawURLEncoding.AppendEncode(dst, sum[:16])
+		dst = base64.RawURLEncoding.AppendEncode(dst, sum[:16])
+		if len(canonical) > 0 && len(canonical) <= longest {
+			e.identityType, e.length = identityType, uint8(copy(e.canonical[:], canonical))
+			copy(e.text[:], dst[len(dst)-len(e.text):])
+		}
+		return dst
 	}
 }
 

@@ -19,10 +19,9 @@ import (
 type file struct {
 	path     string // when it is finished
 	file     *os.File
-	gzip     *gzip.Writer
+	text     *compressor
 	sum      hash.Hash
 	bytes    int64 // that reached the system
-	pending  int64 // of rows that did not, before compression
 	rows     int64
 	fresh    int64 // of these, those that may not have reached the system
 	min, max int64 // times of events, Unix milliseconds
@@ -37,51 +36,56 @@ func createFile(path string) (*file, error) {
 		return nil, err
 	}
 	now := time.Now()
-	f := &file{path: path, file: to, sum: sha256.New(), begun: now, synced: now}
-	f.gzip, err = gzip.NewWriterLevel(f, gzip.BestSpeed)
-	if err != nil {
-		panic("BUG: level of gzip: " + err.Error())
-	}
-	return f, nil
+	return &file{path: path, file: to, text: newCompressor(), sum: sha256.New(), begun: now, synced: now}, nil
 }
 
-// Write implements io.Writer for what is compressed.
-func (f *file) Write(b []byte) (int, error) {
+// writeBytes is how much that is compressed is worth a call of the system.
+const writeBytes = 64 << 10
+
+// write hands what is compressed to the system.
+func (f *file) write() error {
+	b := f.text.out
+	f.text.out = b[:0]
 	n, err := f.file.Write(b)
 	f.sum.Write(b[:n])
 	f.bytes += int64(n)
-	f.pending = 0
-	return n, err
+	return err
 }
 
 // size is about how large the file would be if it were finished now.
-func (f *file) size() int64 { return f.bytes + f.pending/8 }
+func (f *file) size() int64 { return f.bytes + int64(len(f.text.out)) }
 
-func (f *file) add(r *row) error { return f.addLine(r.json, r.time) }
-
-func (f *file) addLine(json []byte, at int64) error {
-	f.pending += int64(len(json))
-	if _, err := f.gzip.Write(json); err != nil {
-		return err
-	}
+// added notes a row that was compressed.
+func (f *file) added(at int64) error {
 	if f.rows == 0 {
 		f.min, f.max = at, at
 	}
 	f.min, f.max = min(f.min, at), max(f.max, at)
 	f.rows++
 	f.unsynced = true
+	if len(f.text.out) >= writeBytes {
+		return f.write()
+	}
 	return nil
+}
+
+// addLine writes a row of which nothing is known.
+func (f *file) addLine(json []byte, at int64) error {
+	f.text.add(json, []part{{end: int32(len(json))}}, 0)
+	return f.added(at)
 }
 
 // sync hands everything to the system, so that kill -9 does not lose it.
 func (f *file) sync() error {
 	f.unsynced = false
-	return f.gzip.Flush()
+	f.text.flush()
+	return f.write()
 }
 
 // finish makes sure that everything is on disk, and gives the file its name.
 func (f *file) finish(to string) error {
-	err := f.gzip.Close()
+	f.text.close()
+	err := f.write()
 	if err == nil {
 		err = f.file.Sync()
 	}

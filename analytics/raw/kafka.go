@@ -95,11 +95,12 @@ func openKafka(cfg KafkaConfig, stats *kafkaStats, log *slog.Logger) (*kafka, er
 	return &kafka{cfg: cfg, client: client, stats: stats, log: log}, nil
 }
 
-// add sends a row, if there is room for it to wait in.
-func (k *kafka) add(r *row) {
-	record := &kgo.Record{Value: slices.Clone(r.json[:len(r.json)-1])}
-	if record.Key = slices.Clone(r.key); k.cfg.Key == KeyEventID || len(r.key) == 0 {
-		record.Key = slices.Clone(r.id)
+// add sends a row, if there is room for it to wait in: its text, which ends with a
+// newline, who it was, and its id.
+func (k *kafka) add(json, who, id []byte) {
+	record := &kgo.Record{Value: slices.Clone(json[:len(json)-1])}
+	if record.Key = slices.Clone(who); k.cfg.Key == KeyEventID || len(who) == 0 {
+		record.Key = slices.Clone(id)
 	}
 	k.stats.rows.Add(1)
 	k.stats.queued.Add(1)

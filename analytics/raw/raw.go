@@ -40,8 +40,9 @@ type Sink struct {
 	mu     sync.Mutex // guards queues
 	queues []*Queue
 
-	stats stats
-	row   row // under way
+	stats   stats
+	row     row // under way
+	scratch []byte
 }
 
 // stats is what becomes of rows.
@@ -64,10 +65,11 @@ type dropReason int
 const (
 	queueFull  dropReason = iota // rows came faster than they can be written
 	writeError                   // the disk failed, or is full
+	tooFull                      // less than MinFree would be left of it
 	dropReasons
 )
 
-var dropReasonNames = [dropReasons]string{"queue_full", "write_error"}
+var dropReasonNames = [dropReasons]string{"queue_full", "write_error", "min_free"}
 
 const (
 	// drainEvery is how often queues are emptied that do not fill.
@@ -163,6 +165,9 @@ func (s *Sink) drain(now time.Time) {
 	s.mu.Lock()
 	queues := s.queues
 	s.mu.Unlock()
+	if s.files != nil {
+		s.files.askForRoom(now)
+	}
 	for _, q := range queues {
 		q.drain(s.write)
 	}
@@ -176,11 +181,16 @@ func (s *Sink) write(l *Line, n, received int64, kept bool) {
 		s.stats.sampledOut.Add(1)
 		return
 	}
+	var json []byte
 	if s.files != nil {
-		s.files.add(&s.row)
+		json = s.files.add(&s.row, s.encoder)
 	}
 	if s.kafka != nil {
-		s.kafka.add(&s.row)
+		if json == nil {
+			s.scratch = s.encoder.append(s.scratch[:0], &s.row)
+			json = s.scratch
+		}
+		s.kafka.add(json, s.row.template.key, s.encoder.eventID)
 	}
 }
 
@@ -197,7 +207,9 @@ func (s *Sink) Readings(dst []metric.Reading) []metric.Reading {
 	total("rows.sampled_out", s.stats.sampledOut.Load())
 	total("rows.written", s.stats.written.Load())
 	total("rows.dropped", shed, "reason:"+dropReasonNames[queueFull])
-	total("rows.dropped", s.stats.dropped[writeError].Load(), "reason:"+dropReasonNames[writeError])
+	for _, why := range []dropReason{writeError, tooFull} {
+		total("rows.dropped", s.stats.dropped[why].Load(), "reason:"+dropReasonNames[why])
+	}
 	level("rows.queued", float64(waiting)+float64(s.stats.buffered.Load()))
 	total("files", s.stats.files.Load())
 	total("files.expired", s.stats.expired.Load())

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"hash/crc32"
 	mathrand "math/rand/v2"
 	"strconv"
 	"time"
@@ -13,14 +14,12 @@ import (
 	"github.com/weir-agent/weir/metric"
 )
 
-// row is a raw event as it is written.
+// row is a raw event that is to be written. It is valid until the next one.
 type row struct {
-	json []byte // with a newline at its end; valid until the next one is encoded
-	id   []byte // event_id, borrowed from json
-	key  []byte // pseudonym of who it was; nil if that is not known
-	time int64  // of the event, Unix milliseconds
-	late bool   // it belongs to a day that is long over
-	came int64  // Unix seconds
+	template *template
+	n        int64
+	time     int64 // of the event, Unix milliseconds
+	came     int64 // Unix seconds
 }
 
 // encoder makes rows of lines. One goroutine uses it.
@@ -28,13 +27,15 @@ type encoder struct {
 	host    []byte // as JSON
 	protect Protection
 
-	result plan.Result
-	id     metric.Identity
-	random *mathrand.ChaCha8
-	rowID  [36]byte
-	json   []byte
-	times  [2]textOfTime // lately written: of events, of arrival
-	fresh  template      // of a line that does not come again
+	result  plan.Result
+	id      metric.Identity
+	random  *mathrand.ChaCha8
+	ids     rowIDs
+	parts   []part        // of the last row
+	eventID []byte        // of the last row, borrowed from it
+	cuts    []int32       // where pseudonyms begin and end in the tail under way
+	times   [2]textOfTime // lately written: of events, of arrival
+	fresh   template      // of a line that does not come again
 
 	cache [cacheSize]template
 }
@@ -48,6 +49,8 @@ type template struct {
 	head   []byte // between event_id and event_time
 	middle []byte // between received_at and count
 	tail   []byte // behind count
+	cuts   []part // of tail
+	shape  uint32 // rows of one event have the same
 	given  []byte // event_id of the client, as JSON; nil without
 	key    []byte
 	sent   int64 // Unix milliseconds, of the client's clock; 0 without
@@ -62,54 +65,104 @@ type textOfTime struct {
 func newEncoder(host string, protect Protection) *encoder {
 	var seed [32]byte
 	_, _ = rand.Read(seed[:]) // never fails: crypto/rand crashes the program instead
-	return &encoder{host: plan.AppendJSONText(nil, []byte(host)), protect: protect, random: mathrand.NewChaCha8(seed)}
+	e := &encoder{host: plan.AppendJSONText(nil, []byte(host)), protect: protect, random: mathrand.NewChaCha8(seed)}
+	e.protect.Pseudonym = func(dst []byte, identity string, value []byte) []byte {
+		start := len(dst)
+		dst = protect.Pseudonym(dst, identity, value)
+		e.cuts = append(e.cuts, int32(start), int32(len(dst)))
+		return dst
+	}
+	e.ids.serial = e.random.Uint64()
+	return e
 }
 
-// encode makes the row of a line that stands for n events and came at received, in Unix
-// seconds. It reports whether there is one: chance may be against it.
+// encode finds out what the row of a line is made of that stands for n events and came
+// at received, in Unix seconds. It reports whether there is one: chance may be against it.
 func (e *encoder) encode(l *Line, n, received int64, kept bool, r *row) bool {
 	if l.chance && float64(e.random.Uint64()>>11)/(1<<53) >= l.share {
 		return false
 	}
 	t := e.templateOf(l, kept)
-	at := received * 1000
+	*r = row{template: t, n: n, time: received * 1000, came: received}
 	if t.sent != 0 {
-		at = t.sent
+		r.time = t.sent
 	}
-	b := append(e.json[:0], `{"event_id":`...)
-	idStart := len(b)
-	if t.given != nil {
-		b = append(b, t.given...)
-	} else {
-		e.newID(received)
-		b = append(append(append(b, '"'), e.rowID[:]...), '"')
-	}
-	idEnd := len(b)
-	b = append(b, t.head...)
-	b = e.appendTime(b, at, 0)
-	b = append(b, `","received_at":"`...)
-	b = e.appendTime(b, received*1000, 1)
-	b = append(b, t.middle...)
-	b = strconv.AppendInt(b, n, 10)
-	b = append(b, t.tail...)
-	e.json = b
-	*r = row{json: b, id: b[idStart+1 : idEnd-1], key: t.key, time: at, late: t.late, came: received}
 	return true
 }
 
-// newID makes a UUID of version 7.
-func (e *encoder) newID(received int64) {
+// append appends a row's text to dst, with a newline at its end. Its parts are in e.parts
+// then, and e.eventID is borrowed from it.
+func (e *encoder) append(dst []byte, r *row) []byte {
+	t, start := r.template, len(dst)
+	b := append(dst, `{"event_id":"`...)
+	idStart := len(b)
+	if t.given != nil {
+		b = append(b, t.given[1:len(t.given)-1]...)
+		e.parts = append(e.parts[:0], part{int32(idStart - start), false}, part{int32(len(b) - start), true})
+	} else {
+		b = append(b, e.ids.next(r.came)...)
+		e.parts = append(e.parts[:0], part{int32(len(b) - idTail - start), false}, part{int32(len(b) - start), true})
+	}
+	idEnd := len(b)
+	b = append(b, t.head...)
+	b = e.appendTime(b, r.time, 0)
+	b = append(b, `","received_at":"`...)
+	b = e.appendTime(b, r.came*1000, 1)
+	b = append(b, t.middle...)
+	b = strconv.AppendInt(b, r.n, 10)
+	for _, cut := range t.cuts {
+		e.parts = append(e.parts, part{int32(len(b)-start) + cut.end, cut.opaque})
+	}
+	b = append(b, t.tail...)
+	e.parts = append(e.parts, part{int32(len(b) - start), false})
+	e.eventID = b[idStart:idEnd]
+	return b
+}
+
+// rowIDs makes UUIDs of version 7 (RFC 9562): a time, and a number that was drawn when
+// the agent started and grows by one from row to row, so that ids resemble each other
+// (6.2, method 2).
+type rowIDs struct {
+	text   [36]byte
+	second int64
+	drawn  [2]byte // for this second
+	serial uint64  // its lowest 62 bits are in text
+}
+
+// idTail is how many digits of an id are new in nearly each row.
+const idTail = 2
+
+const hexDigits = "0123456789abcdef"
+
+// next returns an id for a row that came at received, in Unix seconds; it is valid until
+// the next one.
+func (i *rowIDs) next(received int64) []byte {
+	i.serial++
+	last := uint8(i.serial)
+	switch {
+	case received != i.second || i.text[8] == 0:
+		i.second = received
+		_, _ = rand.Read(i.drawn[:]) // never fails: crypto/rand crashes the program instead
+		i.renew()
+	case last == 0:
+		i.renew()
+	}
+	tail := i.text[len(i.text)-idTail:]
+	tail[0], tail[1] = hexDigits[last>>4], hexDigits[last&15]
+	return i.text[:]
+}
+
+func (i *rowIDs) renew() {
 	var u [16]byte
-	binary.BigEndian.PutUint64(u[:8], uint64(received*1000)<<16|e.random.Uint64()&0xfff)
-	binary.BigEndian.PutUint64(u[8:], e.random.Uint64())
-	u[6] = u[6]&0x0f | 0x70
+	binary.BigEndian.PutUint64(u[:8], uint64(i.second*1000)<<16)
+	binary.BigEndian.PutUint64(u[8:], i.serial)
+	u[6], u[7] = 0x70|i.drawn[0]&0x0f, i.drawn[1]
 	u[8] = u[8]&0x3f | 0x80
-	hex.Encode(e.rowID[:], u[:4])
-	e.rowID[8], e.rowID[13], e.rowID[18], e.rowID[23] = '-', '-', '-', '-'
-	hex.Encode(e.rowID[9:], u[4:6])
-	hex.Encode(e.rowID[14:], u[6:8])
-	hex.Encode(e.rowID[19:], u[8:10])
-	hex.Encode(e.rowID[24:], u[10:])
+	for at, from := range []int{0, 4, 6, 8, 10} {
+		to := []int{4, 6, 8, 10, 16}[at]
+		hex.Encode(i.text[2*from+at:], u[from:to])
+	}
+	i.text[8], i.text[13], i.text[18], i.text[23] = '-', '-', '-', '-'
 }
 
 // timeLayout is RFC 3339 with milliseconds, which all readers know.
@@ -133,7 +186,7 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 		}
 	}
 	given := t.given[:0]
-	*t = template{line: l, head: t.head[:0], middle: t.middle[:0], tail: t.tail[:0], key: t.key[:0]}
+	*t = template{line: l, head: t.head[:0], middle: t.middle[:0], tail: t.tail[:0], cuts: t.cuts[:0], key: t.key[:0]}
 	r := e.check(l)
 	t.sent, t.late = r.Time, l.flags&(1<<plan.Late) != 0
 	if l.flags&(1<<plan.Future) != 0 {
@@ -142,7 +195,7 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 	if len(r.ID) > 0 {
 		t.given = plan.AppendJSONText(given, r.ID)
 	}
-	t.head = append(t.head, `,"event":"`...)
+	t.head = append(t.head, `","event":"`...)
 	t.head = append(t.head, r.Event.Name...)
 	t.head = append(t.head, `","schema_version":"`...)
 	t.head = r.Version.Append(t.head)
@@ -153,7 +206,12 @@ func (e *encoder) templateOf(l *Line, kept bool) *template {
 		t.middle = plan.AppendJSONText(append(t.middle, `,"source":`...), []byte(l.source))
 	}
 	t.middle = append(t.middle, `,"count":`...)
+	t.shape = crc32.ChecksumIEEE([]byte(r.Event.Name))
+	e.cuts = e.cuts[:0]
 	t.tail = e.appendTail(t.tail, r, l)
+	for i, cut := range e.cuts {
+		t.cuts = append(t.cuts, part{cut, i%2 == 1})
+	}
 	t.key = e.appendKey(t.key, r)
 	return t
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"github.com/klauspost/compress/gzip"
@@ -208,6 +209,24 @@ func BenchmarkCompress(b *testing.B) {
 		}
 		if len(c.out) > 64<<10 {
 			c.out = c.out[:0]
+		}
+	}
+}
+
+// Ids made on arrival are of version 7, have the time in them, and no two are alike.
+func TestIDsOfRows(t *testing.T) {
+	ids := rowIDs{serial: 1<<62 - 100}
+	seen := map[string]bool{}
+	for _, second := range []int64{1795258450, 1795258451, 1795258450} {
+		for range 600 {
+			id := string(ids.next(second))
+			if seen[id] || id[14] != '7' || id[19] < '8' || id[19] > 'b' {
+				t.Fatalf("id %s, the %dth", id, len(seen)+1)
+			}
+			seen[id] = true
+			if ms, err := strconv.ParseInt(id[:8]+id[9:13], 16, 64); err != nil || ms != second*1000 {
+				t.Fatalf("id %s is of %d: %v", id, ms, err)
+			}
 		}
 	}
 }

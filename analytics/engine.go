@@ -199,6 +199,8 @@ func (e *Engine) open() error {
 	return nil
 }
 
+func sinceName(r *rule) string { return fmt.Sprintf("since %x", ruleKey(r.text, r.keyID)) }
+
 // begin finds out, or notes, since when each of some rules counts.
 func (e *Engine) begin(rules []*rule, g *generation) error {
 	fresh := map[string]string{}
@@ -209,7 +211,7 @@ func (e *Engine) begin(rules []*rule, g *generation) error {
 		_ = e.erased.UnmarshalText([]byte(text)) // what is no date is as good as none
 	}
 	for _, r := range rules {
-		name := fmt.Sprintf("since %x", ruleKey(r.text, r.keyID))
+		name := sinceName(r)
 		text, err := e.store.meta(name)
 		if err != nil {
 			return err
@@ -249,6 +251,7 @@ func (e *Engine) Run(ctx context.Context) error {
 				sharing.Wait()
 				return errors.Join(err, e.store.close())
 			case <-look.C:
+				e.letters.save(time.Now())
 				e.showWatchers(time.Now())
 			case <-timer.C:
 				waits = false
@@ -279,7 +282,7 @@ func (e *Engine) tick(now time.Time, save bool) {
 // finish takes in what is left and saves it.
 func (e *Engine) finish(now time.Time) error {
 	e.drain(now)
-	e.letters.save()
+	e.letters.save(now)
 	err := e.save(now)
 	e.compute(now)
 	e.report(now)
@@ -366,6 +369,20 @@ func (e *Engine) startAnew(why error) bool {
 	for _, r := range e.rules {
 		r.forgetSaved()
 	}
+	kept := map[string]string{erasedName: ""}
+	if e.erased > forever {
+		kept[erasedName] = e.erased.String()
+	}
+	if e.share != nil { // under another name its totals would count again in Redis
+		kept[instanceName] = e.share.instance
+	}
+	for _, r := range e.rules {
+		kept[sinceName(r)] = r.since.String()
+	}
+	if err := e.store.setMeta(kept); err != nil {
+		e.log.Error("the new file for unique counts cannot be written", "error", err)
+		return false
+	}
 	return true
 }
 
@@ -385,14 +402,15 @@ func (e *Engine) keepHouse(now time.Time) {
 	for _, r := range e.rules {
 		r.evict(g.today(r) - lateDays)
 	}
-	e.letters.save()
+	e.letters.save(now)
 	if e.steady < int64(steadyFor/time.Second) {
 		return
 	}
 	e.steady = 0
 	e.letters.expire(now, g.cfg.Retention)
 	keep := day(g.cfg.Retention / oneDay)
-	e.noteErased(g.current.Load().days[0] - keep)
+	today := g.current.Load().days[0]
+	e.noteErased(today, today-keep)
 	for _, r := range e.rules {
 		gone, past, done := r.erase(g.today(r) - keep)
 		if len(gone) == 0 {
@@ -408,15 +426,17 @@ func (e *Engine) keepHouse(now time.Time) {
 		}
 		done()
 	}
-	e.eraseOrphans(g.current.Load().days[0] - keep)
+	e.eraseOrphans(today - keep)
 	e.eraseResults(now)
 }
 
 const erasedName = "erased before"
 
-// noteErased remembers that the days before one are gone.
-func (e *Engine) noteErased(before day) {
-	if before <= e.erased {
+// noteErased remembers that the days before one are gone. Those before today may be gone
+// as well if the clock was ahead; those from today on are not.
+func (e *Engine) noteErased(today, before day) {
+	before = max(before, min(e.erased, today))
+	if before == e.erased {
 		return
 	}
 	if err := e.store.setMeta(map[string]string{erasedName: before.String()}); err != nil {

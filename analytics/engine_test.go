@@ -386,6 +386,11 @@ func TestMidnight(t *testing.T) {
 	h.users("team.created", 5, 7, "")
 	h.want("usage.creators.1d", 10)
 	h.want("usage.teams.1d", 10)
+	for _, name := range []string{"usage.creators.1d", "usage.teams.1d"} {
+		if v := h.value(name); v.Revision != 0 {
+			t.Errorf("%s changed %d times after its day, and nothing was late", name, v.Revision)
+		}
+	}
 	h.at("2026-03-12")
 	h.want("usage.creators.1d", 7)
 	h.want("usage.teams.1d", 7)
@@ -558,9 +563,10 @@ func TestIDsAreForgottenInOrder(t *testing.T) {
 func TestIdentitiesAreNoTags(t *testing.T) {
 	h := newHost(t, "2026-03-10 12:00", func(c *Config) { c.Prefixes = []string{"analytics.", "sentry.analytics."} })
 	h.send(
-		"analytics.team.created:1|c|#user_id:17,organization_id:18,plan:pro,env:prod,other_id:19,dd.internal.entity_id:pod",
+		"analytics.team.created:1|c|#user_id:17,organization_id:18,plan:pro,env:prod,other_id:19,dd.internal.entity_id:pod,dd.internal.user:17",
 		"sentry.analytics.team.created:1|c|#user_id:17,plan:pro,note:b64.YSxifGMKZA", // "a,b|c\nd"
 		"analytics.unknown:1|c|#user_id:17",
+		"analytics.:1|c|#user_id:17", // a prefix and no name
 		"analytics:1|c|#user_id:17",
 		"analyticsteam.created:1|c",
 	)
@@ -568,6 +574,7 @@ func TestIdentitiesAreNoTags(t *testing.T) {
 		"team.created dd.internal.entity_id:pod,env:prod,plan:pro": 1,
 		"team.created note:a_b_c_d,plan:pro":                       1,
 		"analytics.unplanned " + h.bucket("unknown"):               1,
+		"analytics.unplanned " + h.bucket(""):                      1,
 		"analytics:1|c|#user_id:17":                                1, // no event at all
 		"analyticsteam.created:1|c":                                1,
 	}, h.counters); diff != "" {

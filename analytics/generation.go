@@ -166,11 +166,11 @@ func prefixesOf(cfg *Config) (all [][]byte) {
 	return all
 }
 
-// cutPrefix returns the longest of the prefixes that a name has and what follows it;
-// a nil name if it has none.
+// cutPrefix returns the longest of the prefixes that a name has and what follows it, be
+// it nothing; a nil name if it has none.
 func (g *generation) cutPrefix(full []byte) (prefix, name []byte) {
 	for _, p := range g.prefixes { // longest first
-		if len(full) > len(p) && bytes.HasPrefix(full, p) {
+		if bytes.HasPrefix(full, p) {
 			return full[:len(p)], full[len(p):]
 		}
 	}

@@ -3,6 +3,7 @@ package analytics
 import (
 	"bytes"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -58,7 +59,12 @@ func (in *Intake) adopt(g *generation) {
 	in.effects = map[string]*effect{}
 }
 
-var internalTag = []byte("dd.internal.") // of Datadog's clients, about the sender
+// senderTags say where a line comes from, as Datadog's clients write it.
+var senderTags = [][]byte{[]byte("dd.internal.entity_id:"), []byte("dd.internal.card:"), []byte("dd.internal.jmx_check_name:"), []byte("dd.internal.resource:")}
+
+func isOfSender(tag []byte) bool {
+	return slices.ContainsFunc(senderTags, func(known []byte) bool { return bytes.HasPrefix(tag, known) })
+}
 
 // Resolve reads an identity that may be an analytics event; nil says that it is none.
 // Otherwise the identity has become that of the event's counter, and the Occurrence
@@ -77,7 +83,7 @@ func (in *Intake) Resolve(id *metric.Identity, now int64) *Occurrence {
 	in.text, in.tags, in.sent = in.text[:0], in.tags[:0], in.sent[:0]
 	kept := id.Tags[:0]
 	for _, tag := range id.Tags {
-		if bytes.HasPrefix(tag, internalTag) {
+		if isOfSender(tag) {
 			in.tags = append(in.tags, tag)
 		} else {
 			kept = append(kept, tag)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -29,6 +30,7 @@ type deadLetters struct {
 	dropped atomic.Uint64
 	within  atomic.Int64 // lines in second
 	size    int64
+	oldest  time.Time // of the letters in the file; zero without
 	failing bool
 }
 
@@ -37,14 +39,29 @@ const (
 	lettersQueue  = 512
 	maxLetterTags = 32
 	maxLetterText = 200
+	// maxFirstLetter is as much as is read of a file to find out how old it is.
+	maxFirstLetter = 1 << 20
 )
 
 func newDeadLetters(cfg Config, k key, log *slog.Logger) *deadLetters {
 	d := &deadLetters{cfg: cfg.DeadLetters, path: filepath.Join(cfg.StateDir, lettersName), key: k, log: log, queue: make(chan []byte, lettersQueue)}
 	if info, err := os.Stat(d.path); err == nil {
-		d.size = info.Size()
+		d.size, d.oldest = info.Size(), firstLetter(d.path)
 	}
 	return d
+}
+
+// firstLetter returns the time of the first letter in a file; one that cannot be read is
+// as old as can be.
+func firstLetter(path string) time.Time {
+	file, err := os.Open(path)
+	if err != nil {
+		return time.Time{}
+	}
+	defer file.Close()
+	var l letter
+	_ = json.NewDecoder(io.LimitReader(file, maxFirstLetter)).Decode(&l)
+	return l.Time
 }
 
 // letter is one line of the file.
@@ -78,13 +95,16 @@ func (d *deadLetters) letter(o *Occurrence) *letter {
 	r := &o.in.result
 	l := &letter{Event: o.event.name, KeyID: d.key.id}
 	if r.Event == nil {
-		l.Event = short(o.name)
+		l.Event = d.name(o.name)
 	}
-	for _, v := range r.Violations {
+	for _, v := range r.Violations[:min(len(r.Violations), maxLetterTags)] {
+		if v.Key != nil {
+			v.Key = []byte(d.name(v.Key))
+		}
 		l.Why = append(l.Why, r.Explain(v))
 	}
 	for _, tag := range o.in.sent[:min(len(o.in.sent), maxLetterTags)] {
-		if text, ok := d.redacted(r.Event, tag); ok {
+		if text, ok := d.redacted(r, tag); ok {
 			l.Tags = append(l.Tags, text)
 		}
 	}
@@ -111,10 +131,20 @@ func (d *deadLetters) write(l *letter, outcomes uint32, now int64) {
 	}
 }
 
+// name returns the key of a tag as it may be written: it may be anything.
+func (d *deadLetters) name(key []byte) string {
+	if bytes.IndexByte(key, '@') >= 0 {
+		return "hmac." + d.key.pseudonym("", key)
+	}
+	return short(key)
+}
+
 // redacted returns a tag as it may be written, ok false if it may not.
-func (d *deadLetters) redacted(def *plan.Event, tag []byte) (text string, ok bool) {
+func (d *deadLetters) redacted(r *plan.Result, tag []byte) (text string, ok bool) {
 	name, value, found := bytes.Cut(tag, []byte{':'})
-	kind := ""
+	raw := value
+	value = plan.Unescape(value)
+	kind, def := "", r.Event
 	if def != nil {
 		if i := def.Attribute(string(name)); i >= 0 {
 			a := &def.Attributes[i]
@@ -126,16 +156,18 @@ func (d *deadLetters) redacted(def *plan.Event, tag []byte) (text string, ok boo
 			}
 		}
 	}
-	if kind == "" && (plan.LooksLikeIdentity(name) || bytes.ContainsAny(value, "@")) {
+	if kind == "" && (plan.LooksPrivate(name) || bytes.IndexByte(value, '@') >= 0) {
 		kind = string(name)
 	}
 	switch {
 	case !found:
-		return short(tag), true
+		return d.name(name), true
+	case kind != "" && r.Anonymous:
+		return "", false
 	case kind != "":
-		return short(name) + ":hmac." + d.key.pseudonym(kind, value), true
+		return d.name(name) + ":hmac." + d.key.pseudonym(kind, value), true
 	}
-	return short(name) + ":" + short(value), true
+	return d.name(name) + ":" + short(raw), true
 }
 
 // short is text that may be anything, as far as it is worth showing.
@@ -144,7 +176,7 @@ func short(text []byte) string {
 }
 
 // save writes what waits. Only the engine calls it.
-func (d *deadLetters) save() {
+func (d *deadLetters) save(now time.Time) {
 	var lines []byte
 	for n := len(d.queue); n > 0; n-- {
 		lines = append(lines, <-d.queue...)
@@ -153,26 +185,36 @@ func (d *deadLetters) save() {
 		return
 	}
 	count := uint64(bytes.Count(lines, []byte{'\n'}))
-	if err := d.append(lines); err != nil {
+	if err := d.append(lines, now); err != nil {
 		d.dropped.Add(count)
-		if !d.failing {
-			d.log.Error("dead letters of analytics events cannot be written", "file", d.path, "error", err)
-		}
-		d.failing = true
+		d.failed(err)
 		return
 	}
 	d.failing = false
 	d.written.Add(count)
 }
 
+// failed says in the log, once, that the files cannot be written; err may be nil.
+func (d *deadLetters) failed(err error) {
+	if err == nil {
+		return
+	}
+	if !d.failing {
+		d.log.Error("dead letters of analytics events cannot be written", "file", d.path, "error", err)
+	}
+	d.failing = true
+}
+
 // append appends to the file. When it is half of what both may be, it becomes the one
-// before, and that is forgotten.
-func (d *deadLetters) append(lines []byte) error {
+// before.
+func (d *deadLetters) append(lines []byte, now time.Time) error {
 	if d.size > 0 && d.size+int64(len(lines)) > int64(d.cfg.MaxBytes)/2 {
-		if err := os.Rename(d.path, d.path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := d.turn(); err != nil {
 			return err
 		}
-		d.size = 0
+	}
+	if d.size == 0 {
+		d.oldest = now
 	}
 	file, err := os.OpenFile(d.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -183,13 +225,27 @@ func (d *deadLetters) append(lines []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// expire removes the file before if nothing was written to it for so long.
+// turn makes the file the one before, and forgets that.
+func (d *deadLetters) turn() error {
+	if err := os.Rename(d.path, d.path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.size = 0
+	return nil
+}
+
+// expire sees to it that no letter is kept for longer than retention: the file becomes
+// the one before when its first letter is half as old, and that is removed when nothing
+// was written to it for the other half.
 func (d *deadLetters) expire(now time.Time, retention time.Duration) {
-	for _, path := range []string{d.path, d.path + ".1"} {
-		if info, err := os.Stat(path); err == nil && now.Sub(info.ModTime()) > retention {
-			if err := os.Remove(path); err == nil && path == d.path {
-				d.size = 0
-			}
-		}
+	before := d.path + ".1"
+	if info, err := os.Stat(before); err == nil && now.Sub(info.ModTime()) > retention/2 {
+		d.failed(os.Remove(before))
+	}
+	if now.Before(d.oldest) { // the clock was ahead
+		d.oldest = now
+	}
+	if d.size > 0 && now.Sub(d.oldest) > retention/2 {
+		d.failed(d.turn())
 	}
 }

@@ -157,7 +157,7 @@ func (o *Occurrence) addOnce(n int64, whole bool, now int64) bool {
 	for _, r := range o.missed {
 		r.miss(p.days[r.zone], today.days[r.zone])
 	}
-	events := float64(n) * o.weight
+	events := finite(float64(n) * o.weight)
 	grow := func(r *rule, by float64) {
 		if d, newest := p.days[r.zone], today.days[r.zone]; d >= newest-lateDays {
 			r.add(d, newest, by)

@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"context"
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
@@ -24,27 +25,61 @@ func (v *Value) Row() report.Row {
 }
 
 // Rows implements report.Source.
-func (e *Engine) Rows(at time.Time, matches func(keyPath string) bool, previous bool) (rows []report.Row) {
-	e.drain(time.Now())
+func (e *Engine) Rows(ctx context.Context, q report.Query) (rows []report.Row, hosts report.Hosts, err error) {
+	now := time.Now()
+	e.drain(now)
+	if e.share != nil && !q.Host {
+		return e.share.rows(ctx, q, now)
+	}
 	g := e.generation.Load()
+	rows, err = g.rows(q, func(m *metricState, frame plan.TimeFrame, at time.Time) (*Value, error) {
+		return e.valueAt(g, m, frame, at), nil
+	})
+	return rows, report.Hosts{Seen: 1, Expected: 1}, err
+}
+
+// valuing returns the value of a metric as of a moment.
+type valuing func(m *metricState, frame plan.TimeFrame, at time.Time) (*Value, error)
+
+// rows asks for all values of a report.
+func (g *generation) rows(q report.Query, valueAt valuing) (rows []report.Row, err error) {
 	for _, m := range g.metrics {
-		if !matches(m.def.KeyPath) {
+		if !q.Matches(m.def.KeyPath) {
 			continue
 		}
-		daily := e.daily(g, m, at)
+		daily, err := g.daily(m, q.At, valueAt)
+		if err != nil {
+			return nil, err
+		}
 		for _, f := range m.frames {
-			v := e.valueAt(g, m, f.frame, at)
+			v, err := valueAt(m, f.frame, q.At)
+			if err != nil {
+				return nil, err
+			}
 			row := v.Row()
-			row.Description, row.Daily = m.def.Description, daily
-			if previous && v.First != nil {
-				before := e.valueAt(g, m, f.frame, g.before(m, v))
+			row.Description, row.Daily, row.Versions = m.def.Description, daily, g.versions(m)
+			if q.Previous && v.First != nil {
+				before, err := valueAt(m, f.frame, g.before(m, v))
+				if err != nil {
+					return nil, err
+				}
 				row.Previous = new(report.Row)
 				*row.Previous = before.Row()
 			}
 			rows = append(rows, row)
 		}
 	}
-	return rows
+	return rows, nil
+}
+
+// versions returns those of the events that a metric counts.
+func (g *generation) versions(m *metricState) map[string]string {
+	all := map[string]string{}
+	for i := range m.def.Rules {
+		def := m.def.Rules[i].Event
+		all[def.Name] = def.Version.String()
+	}
+	return all
 }
 
 // valueAt returns the value of a metric as of a moment that need not be now. With the
@@ -66,24 +101,22 @@ func (g *generation) before(m *metricState, v *Value) time.Time {
 	return time.Date(year, month, date, 12, 0, 0, 0, g.zones[m.zone])
 }
 
-// daily returns the values of the days up to a moment.
-func (e *Engine) daily(g *generation, m *metricState, at time.Time) (days []report.Daily) {
+// daily returns the values of the days up to a moment, whatever the metric's window.
+func (g *generation) daily(m *metricState, at time.Time, valueAt valuing) (days []report.Daily, err error) {
+	def := *m.def
+	def.Window = plan.Rolling
+	one := &metricState{def: &def, zone: m.zone, rules: m.rules}
 	year, month, date := at.In(g.zones[m.zone]).Date()
 	for i := chartDays - 1; i >= 0; i-- {
 		noon := time.Date(year, month, date-i, 12, 0, 0, 0, g.zones[m.zone])
-		v := e.dayAt(g, m, noon)
+		v, err := valueAt(one, plan.Frame1d, noon)
+		if err != nil {
+			return nil, err
+		}
 		if v.Observed == 0 {
 			v.Value = nil // nobody was there to count
 		}
 		days = append(days, report.Daily{Day: v.Last.String(), Value: v.Value})
 	}
-	return days
-}
-
-// dayAt returns the value of the last day as of a moment, whatever the metric's window.
-func (e *Engine) dayAt(g *generation, m *metricState, at time.Time) *Value {
-	def := *m.def
-	def.Window = plan.Rolling
-	one := &metricState{def: &def, zone: m.zone, rules: m.rules}
-	return e.valueAt(g, one, plan.Frame1d, at)
+	return days, nil
 }

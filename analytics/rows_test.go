@@ -3,6 +3,7 @@ package analytics
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/weir-agent/weir/analytics/report"
 )
@@ -31,7 +32,7 @@ func TestRows(t *testing.T) {
 	}
 	at := h.now
 	h.at("2026-03-15 06:00")
-	rows := h.engine.Rows(h.now, all, true)
+	rows := h.rows(h.now, all, true)
 	total := find("usage.teams.7d", rows) // 8 to 14, and 1 to 7 before
 	if total.First != "2026-03-08" || *total.Value != 6 || total.Previous == nil || total.Previous.First != "2026-03-01" || *total.Previous.Value != 8 {
 		t.Errorf("7d: %+v, before: %+v", total, total.Previous)
@@ -41,6 +42,9 @@ func TestRows(t *testing.T) {
 	}
 	if total.Daily[0].Value != nil {
 		t.Errorf("a day before the agent was there: %+v", total.Daily[0])
+	}
+	if got := total.Versions; len(got) != 1 || got["team.created"] == "" {
+		t.Errorf("versions: %v", got)
 	}
 	if ever := find("usage.teams.all", rows); ever.Previous != nil || ever.First != "" {
 		t.Errorf("all: %+v", ever)
@@ -56,16 +60,26 @@ func TestRows(t *testing.T) {
 	if len(h.engine.Values()) != before {
 		t.Error("a report changed the values")
 	}
-	if rows := h.engine.Rows(at, func(name string) bool { return name == "usage.teams" }, false); len(rows) != 3 || rows[0].Previous != nil {
+	if rows := h.rows(at, func(name string) bool { return name == "usage.teams" }, false); len(rows) != 3 || rows[0].Previous != nil {
 		t.Errorf("chosen: %+v", rows)
 	}
+}
+
+// rows returns the rows of a report.
+func (h *host) rows(at time.Time, matches func(string) bool, previous bool) []report.Row {
+	h.t.Helper()
+	rows, hosts, err := h.engine.Rows(h.t.Context(), report.Query{At: at, Matches: matches, Previous: previous})
+	if err != nil || hosts != (report.Hosts{Seen: 1, Expected: 1}) {
+		h.t.Fatalf("%+v, %v", hosts, err)
+	}
+	return rows
 }
 
 // With windows that end with today, so do those of a report.
 func TestRowsWithToday(t *testing.T) {
 	h := newHost(t, "2026-03-15 12:00", func(c *Config) { c.IncludeToday = true })
 	h.send("analytics.team.created:1|c|#user_id:1,plan:pro")
-	rows := h.engine.Rows(h.now, func(name string) bool { return name == "usage.teams" }, true)
+	rows := h.rows(h.now, func(name string) bool { return name == "usage.teams" }, true)
 	for _, r := range rows {
 		if r.Frame == "7d" && (*r.Value != 1 || r.Last != "2026-03-15" || r.First != "2026-03-09" || r.Previous.Last != "2026-03-08" || r.Previous.First != "2026-03-02") {
 			t.Errorf("%+v, before %+v", r, r.Previous)

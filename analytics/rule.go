@@ -92,12 +92,24 @@ func (r *rule) insert(d, today day, e element) {
 	}
 }
 
-// add adds to a total. It stays finite.
+// maxTotal is what a total stays within, however much is added: all days of all rules and
+// hosts together are a number then, too.
+const maxTotal = 1e290
+
+// finite returns a total within maxTotal.
+func finite(total float64) float64 {
+	if math.IsNaN(total) {
+		return 0
+	}
+	return max(-maxTotal, min(total, maxTotal))
+}
+
+// add adds to a total. by is no NaN.
 func (r *rule) add(d, today day, by float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.on(d)
-	c.total = max(-math.MaxFloat64, min(c.total+by, math.MaxFloat64))
+	c.total = finite(c.total + by)
 	c.changed(d, today)
 }
 
@@ -171,7 +183,7 @@ func (r *rule) erase(before day) (gone []*record, past *record, done func()) {
 		}
 		days = append(days, d)
 		gone = append(gone, &record{rule: r.text, keyID: r.keyID, day: d})
-		sum.total += c.total
+		sum.total = finite(sum.total + c.total)
 		sum.incomplete = sum.incomplete || c.incomplete
 		sum.revision += c.revision
 	}
@@ -192,7 +204,7 @@ func (r *rule) erase(before day) (gone []*record, past *record, done func()) {
 // restore takes a record back that an earlier run saved. A sketch before recent stays
 // on disk.
 func (r *rule) restore(rec *record, recent day, p *packer) error {
-	c := &dayCount{total: rec.total, revision: rec.revision, incomplete: rec.incomplete, version: 1, saved: 1}
+	c := &dayCount{total: finite(rec.total), revision: rec.revision, incomplete: rec.incomplete, version: 1, saved: 1}
 	if rec.isSketch != r.unique {
 		return errDamaged
 	}

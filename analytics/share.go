@@ -30,6 +30,7 @@ type sharer struct {
 
 	epoch     string
 	settled   time.Time // from when on all hosts have brought back what was lost
+	lost      bool      // what they have brought back was not read yet
 	failing   bool      // the last round failed
 	failedAt  time.Time // the first one that did
 	met       bool      // a round succeeded
@@ -39,12 +40,13 @@ type sharer struct {
 	foreign   map[string]bool // keys that the log told of
 	stats     sharerStats
 	voice     atomic.Pointer[voice]
+	asks      chan func(context.Context)
 	sinceDays bool // the first days are known
 }
 
 type sharerStats struct {
 	rounds, failed, elements, uploads, fetches, repairs, takeovers atomic.Uint64
-	healthy, leader, hosts, keys, pending, foreign                 atomic.Int64
+	healthy, leader, hosts, known, keys, pending, foreign          atomic.Int64
 	roundNanoseconds                                               atomic.Int64
 }
 
@@ -71,7 +73,7 @@ func newSharer(e *Engine) (*sharer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sharer{e: e, cfg: cfg, log: e.log, client: client, byRule: map[*rule]*sharedRule{}, bases: map[string]*base{}, foreign: map[string]bool{}}
+	s := &sharer{e: e, cfg: cfg, log: e.log, client: client, byRule: map[*rule]*sharedRule{}, bases: map[string]*base{}, foreign: map[string]bool{}, asks: make(chan func(context.Context))}
 	if s.instance, err = e.store.meta(instanceName); err == nil && s.instance == "" {
 		var random [8]byte
 		_, _ = rand.Read(random[:]) // never fails: crypto/rand crashes the program instead
@@ -95,11 +97,16 @@ func (s *sharer) run(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		s.round(ctx, time.Now())
-		select {
-		case <-ctx.Done():
-			s.end()
-			return
-		case <-ticker.C:
+		for waits := true; waits; {
+			select {
+			case <-ctx.Done():
+				s.end()
+				return
+			case answer := <-s.asks:
+				answer(ctx)
+			case <-ticker.C:
+				waits = false
+			}
 		}
 	}
 }
@@ -155,13 +162,14 @@ func (s *sharer) exchange(ctx context.Context, now time.Time) error {
 		return err
 	}
 	s.stats.hosts.Store(int64(pulse.Hosts))
+	s.stats.known.Store(int64(pulse.Known))
 	if before := s.stats.keys.Swap(int64(pulse.Keys)); before <= 1 && pulse.Keys > 1 {
 		s.log.Warn("hosts that share this Redis hash identities with different keys, and do not count together; give all of them the same analytics.key_file and analytics.redis.element", "keys", pulse.Keys)
 	}
 	if pulse.Epoch != s.epoch || s.failing {
 		if s.epoch != "" && pulse.Epoch != s.epoch {
 			s.log.Warn("Redis has lost data; this host brings back what it knows")
-			s.settled = time.Now().Add(settling * s.cfg.FlushInterval)
+			s.settled, s.lost = time.Now().Add(settling*s.cfg.FlushInterval), true
 		}
 		s.doubt(pulse.Epoch != s.epoch)
 		s.epoch = pulse.Epoch
@@ -172,6 +180,10 @@ func (s *sharer) exchange(ctx context.Context, now time.Time) error {
 	repair := now.Sub(s.repaired) >= s.cfg.RepairInterval || now.Before(s.repaired)
 	if repair {
 		s.doubt(false)
+	}
+	if s.lost && !time.Now().Before(s.settled) {
+		s.lost = false
+		s.readAnew()
 	}
 	leads := s.lease.Holds(time.Now())
 	for _, r := range s.rules {
@@ -223,6 +235,16 @@ func (s *sharer) doubt(all bool) {
 		s.voice.Store(nil)
 		s.repaired = time.Time{}
 	}
+}
+
+// readAnew forgets when cells were read last, so that the host that leads reads them.
+func (s *sharer) readAnew() {
+	for _, r := range s.rules {
+		for _, c := range r.cells {
+			c.fetched = time.Time{}
+		}
+	}
+	s.computed = time.Time{}
 }
 
 func (s *sharer) lead(ctx context.Context) error {

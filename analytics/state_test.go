@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,6 +77,33 @@ func TestDamagedFileIsSetAside(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A file that cannot be opened for want of something else than what is in it stays where
+// it is: when there is room again the counts are there.
+func TestASoundFileIsNotSetAside(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00")
+	h.users("team.created", 0, 50, "")
+	h.stop()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = 0 // files that are open stay so
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	_, err := newAt(h.cfg, h.plan, slog.New(slog.DiscardHandler), h.now)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, syscall.EMFILE) || !strings.Contains(err.Error(), storeName) {
+		t.Errorf("without any file to open: %v", err)
+	}
+	h.start()
+	h.at("2026-03-11")
+	h.want("usage.creators.1d", 50)
 }
 
 // Two agents cannot have one file.
@@ -144,10 +173,15 @@ func TestKeysAreRotated(t *testing.T) {
 	day("2026-03-01 12:00", 0, 100)
 	day("2026-03-04 12:00", 0, 100)
 	restart(second + "," + first)
+	h.users("team.created", 0, 30, "") // who came before noon is in the old one only
+	h.at("2026-03-05")
+	h.want("usage.creators.1d", 100)
 	day("2026-03-05 12:00", 100, 150)
 	h.at("2026-03-06")
 	h.want("usage.creators.7d", 150)
 	h.want("usage.creators.1d", 50)
+	h.at("2026-03-11")
+	h.want("usage.creators.7d", 150) // it begins with the day of the change
 	day("2026-03-13 12:00", 100, 160)
 	h.at("2026-03-14")
 	h.want("usage.creators.7d", 60)

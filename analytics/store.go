@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -59,7 +60,7 @@ func openStore(folder string, log *slog.Logger, visit func(*record) error, forge
 		if errors.Is(err, bolterrors.ErrTimeout) {
 			return nil, 0, fmt.Errorf("open %s: another agent has it open; give each agent its own state_dir", s.path)
 		}
-		if try > 0 || errors.Is(err, os.ErrPermission) {
+		if try > 0 || ofTheMachine(err) {
 			return nil, 0, fmt.Errorf("open %s: %w", s.path, err)
 		}
 		if err := s.setAside(err); err != nil {
@@ -67,6 +68,13 @@ func openStore(folder string, log *slog.Logger, visit func(*record) error, forge
 		}
 		forget()
 	}
+}
+
+// ofTheMachine reports whether an error says nothing about what is in the file: no
+// permission, no room, no memory, too many files. A file that cannot be read is damaged.
+func ofTheMachine(err error) bool {
+	var number syscall.Errno
+	return errors.As(err, &number) && number != syscall.EIO
 }
 
 func (s *store) open(visit func(*record) error) (damaged int, err error) {

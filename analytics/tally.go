@@ -24,6 +24,8 @@ type tally struct {
 
 	lines atomic.Int64 // negative: closed, nothing may be added any more
 	extra atomic.Int64 // occurrences beyond one a line
+
+	over bool // it was drained after its period; guarded by the intake's lock
 }
 
 // closed is what lines becomes when a tally is closed: no worker adds as many.
@@ -51,6 +53,10 @@ func (t *tally) drain(current *period, now int64, closing bool) {
 	}
 	lines := t.lines.Swap(left)
 	extra := t.extra.Swap(0) // of lines that are counted already, or in the next drain
+	today := current
+	if !t.over { // what was added came in time
+		today, t.over = t.period, t.period != current && t.period.until <= now
+	}
 	if lines <= 0 && extra == 0 {
 		return
 	}
@@ -60,7 +66,7 @@ func (t *tally) drain(current *period, now int64, closing bool) {
 		t.effect.event.lastSeen.Store(now)
 	}
 	for _, r := range t.effect.totals {
-		r.add(t.period.days[r.zone], current.days[r.zone], float64(lines+extra))
+		r.add(t.period.days[r.zone], today.days[r.zone], float64(lines+extra))
 	}
 }
 

@@ -145,13 +145,14 @@ func (g *generation) blank(m *metricState, frame plan.TimeFrame, w window, today
 }
 
 // chosen returns one count for each rule of the definition: of those of several keys
-// the newest that covers the window, or else the one that counts for longest.
+// the newest that covers the window, since before its first day, or else the one that
+// counts for longest.
 func (m *metricState) chosen(w window, since func(*selection) day) []*selection {
 	rules := make([]*selection, 0, len(m.rules))
 	for _, keys := range m.rules {
 		best := keys[0]
 		for _, r := range keys[1:] {
-			if since(best) > w.First && since(r) < since(best) {
+			if since(best) >= w.First && since(r) < since(best) {
 				best = r
 			}
 		}

@@ -35,10 +35,15 @@ func (e *Engine) fleetValues(now time.Time) []Value {
 		return nil
 	}
 	v := e.share.voice.Load()
-	if v == nil || now.Before(v.from) || !fleet.Lasts(now, v.until) {
+	if !v.speaks(now) {
 		return nil
 	}
 	return v.values
+}
+
+// speaks reports whether this host may speak for all now; v may be nil.
+func (v *voice) speaks(now time.Time) bool {
+	return v != nil && !now.Before(v.from) && fleet.Lasts(now, v.until)
 }
 
 // speak brings the values for all hosts up to date.
@@ -51,7 +56,7 @@ func (s *sharer) speak(ctx context.Context, now time.Time) error {
 	if s.settled.After(from) {
 		from = s.settled
 	}
-	if time.Now().Before(from) {
+	if s.lost || time.Now().Before(from) {
 		s.voice.Store(nil)
 		return nil
 	}
@@ -71,7 +76,7 @@ func (s *sharer) speak(ctx context.Context, now time.Time) error {
 			continue
 		}
 		for _, f := range m.frames {
-			v, err := s.valueOf(ctx, m, f.frame, now)
+			v, err := s.valueOf(ctx, m, f.frame, now, now)
 			if err != nil {
 				return err
 			}
@@ -88,11 +93,12 @@ func (s *sharer) speak(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// valueOf finds the number of a metric for all hosts.
-func (s *sharer) valueOf(ctx context.Context, m *metricState, frame plan.TimeFrame, now time.Time) (*Value, error) {
+// valueOf finds the number of a metric for all hosts, as of a moment, which is now or
+// earlier.
+func (s *sharer) valueOf(ctx context.Context, m *metricState, frame plan.TimeFrame, at, now time.Time) (*Value, error) {
 	g := s.plan
 	today := dayOf(now.Unix(), g.zones[m.zone])
-	w := windowOf(m.def.Window, frame, today, g.cfg.IncludeToday)
+	w := windowOf(m.def.Window, frame, dayOf(at.Unix(), g.zones[m.zone]), g.cfg.IncludeToday)
 	v := g.blank(m, frame, w, today)
 	v.Scope, v.Emitted = string(plan.Fleet), m.def.Emit.Gauge
 	since := w.First

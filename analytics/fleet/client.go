@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -302,6 +303,10 @@ func (c *Client) SetTotals(ctx context.Context, instance string, totals []Total)
 	return foreign, err
 }
 
+// maxTotal is the largest total that counts: those of all hosts and days together are a
+// number then, too.
+const maxTotal = 1e290
+
 // ErrTooManyHosts says that a total has more than Config.MaxHosts fields.
 var ErrTooManyHosts = errors.New("raise analytics.redis.max_hosts")
 
@@ -331,7 +336,7 @@ func (c *Client) Totals(ctx context.Context, keys []string) ([]float64, error) {
 	sums := make([]float64, len(keys))
 	for i, answer := range answers {
 		for _, text := range answer.Val() {
-			if v, err := strconv.ParseFloat(text, 64); err == nil {
+			if v, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(v) <= maxTotal {
 				sums[i] += v
 			}
 		}

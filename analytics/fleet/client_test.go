@@ -156,6 +156,12 @@ func TestTotals(t *testing.T) {
 	if totals, err := c.Totals(t.Context(), []string{"t", "none"}); err != nil || totals[0] != 5 || totals[1] != 0 {
 		t.Errorf("totals %v, %v", totals, err)
 	}
+	server.Do("HSET", "strange", "a", "nan", "b", "+inf", "c", "1e308", "d", "two", "e", "2")
+	c.cfg.MaxHosts = 5
+	if totals, err := c.Totals(t.Context(), []string{"strange"}); err != nil || totals[0] != 2 {
+		t.Errorf("totals with what is none: %v, %v", totals, err)
+	}
+	c.cfg.MaxHosts = 2
 	if _, err := c.SetTotals(t.Context(), "c", []Total{{Key: "t", Value: 1}}); err != nil {
 		t.Fatal(err)
 	}

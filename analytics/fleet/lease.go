@@ -99,6 +99,7 @@ func (l *Lease) Release(ctx context.Context) error {
 type Pulse struct {
 	Epoch string // of the data: another one says that all of it may be gone
 	Hosts int    // that were there in the last minutes
+	Known int    // that were there in the last day
 	Keys  int    // that they hash identities with
 }
 
@@ -123,6 +124,7 @@ func (c *Client) NewEpoch(ctx context.Context) error {
 func (c *Client) Beat(ctx context.Context, instance, hashKey string, now time.Time) (Pulse, error) {
 	score := func(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
 	var epoch *redis.StringCmd
+	var known *redis.IntCmd
 	seen := map[string]*redis.IntCmd{"hosts": nil, "keys": nil}
 	err := c.run(ctx, func(p redis.Pipeliner) {
 		p.SetNX(ctx, c.fleetKey("epoch"), randomEpoch(), 0)
@@ -136,9 +138,10 @@ func (c *Client) Beat(ctx context.Context, instance, hashKey string, now time.Ti
 			p.ZRemRangeByScore(ctx, key, "-inf", score(now.Add(-hostForgets)))
 			seen[name] = p.ZCount(ctx, key, score(now.Add(-hostSeen)), "+inf")
 		}
+		known = p.ZCard(ctx, c.fleetKey("hosts"))
 	})
 	if err != nil {
 		return Pulse{}, err
 	}
-	return Pulse{Epoch: epoch.Val(), Hosts: int(seen["hosts"].Val()), Keys: int(seen["keys"].Val())}, nil
+	return Pulse{Epoch: epoch.Val(), Hosts: int(seen["hosts"].Val()), Known: int(known.Val()), Keys: int(seen["keys"].Val())}, nil
 }

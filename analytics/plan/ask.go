@@ -91,14 +91,22 @@ func (a *asker) attributes(d *Draft) {
 			if answer == "" {
 				return nil
 			}
-			_, err := ParseAttribute(answer)
-			return err
+			return allowed(append(slices.Clone(d.Attributes), answer))
 		})
 		if answer == "" {
 			return
 		}
 		d.Attributes = append(d.Attributes, answer)
 	}
+}
+
+// allowed says what is wrong with the attributes of an event, as Make would at the end,
+// when all answers were given.
+func allowed(attributes []string) error {
+	_, _, err := Empty(DefaultOptions()).Make(Draft{
+		Event: "event", Description: strings.Repeat("x", minDescription), Owner: "x", URL: "https://x", Attributes: attributes,
+	})
+	return err
 }
 
 // counts offers what an event with the attributes of the draft can be counted by.

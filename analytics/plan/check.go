@@ -18,7 +18,7 @@ type Result struct {
 	Values     []Value     // by attribute of Event; null for those of role drop
 	Extra      []Property  // not declared, but to be kept in the raw event
 	Context    []Property  // of the client and not of the event
-	Violations []Violation // in no order
+	Violations []Violation // in no order; of those of tags that are no attributes some
 
 	// What the reserved tags say.
 
@@ -76,8 +76,15 @@ func (r *Result) reset() {
 	}
 }
 
+// maxUndeclared is how many faults of tags that are no attributes are told one by one: a
+// datagram may have tens of thousands of tags.
+const maxUndeclared = 32
+
 func (r *Result) violate(o Outcome, index int, key []byte) {
 	r.found |= 1 << o
+	if key != nil && len(r.Violations) >= maxUndeclared+maxAttributes {
+		return
+	}
 	r.Violations = append(r.Violations, Violation{o, index, key})
 }
 
@@ -125,6 +132,9 @@ func (p *Plan) conclude(e *Event, id *metric.Identity, r *Result) {
 		if hidden || a.Role == Drop {
 			r.Values[i] = Value{}
 		}
+	}
+	if r.Anonymous {
+		r.Extra = slices.DeleteFunc(r.Extra, func(x Property) bool { return x.Identity })
 	}
 	if id.Rate < 1 && e.unique {
 		r.SkipUnique = true
@@ -315,7 +325,7 @@ func (p *Plan) grants(granted []byte, category string) bool {
 
 // Explain says in a sentence what a violation is and what to do about it.
 func (r *Result) Explain(v Violation) string {
-	subject := string(v.Key)
+	subject := string(v.Key[:min(len(v.Key), maxName)])
 	var a *Attribute
 	if v.Index >= 0 {
 		a = &r.Event.Attributes[v.Index]

@@ -134,6 +134,10 @@ func TestCheck(t *testing.T) {
 		// Reserved tags.
 		{paid + ",_anon:1", "count ok", same},
 		{"analytics.order.paid:1|c|#_anon:true,card:1", "count ok", same},
+		{
+			"analytics.cart.filled:1|c|#_consent:ads+analytics,owner_id:7,colour:red,_anon:1",
+			"count additional_properties +colour=red", "count additional_properties +colour=red",
+		},
 		{paid + ",_v:2-7-1", "count ok user_id=7", same},
 		{paid + ",_v:1-0-0", "count version_mismatch user_id=7", "refuse version_mismatch user_id=7"},
 		{paid + ",_v:2-0", "count datatype_mismatch user_id=7", "refuse datatype_mismatch user_id=7"},
@@ -185,6 +189,23 @@ func TestCheckOfDataThatIsNotCollected(t *testing.T) {
 }
 
 // Every violation is explained with the attribute's name or the tag's.
+// A datagram full of tags that nobody declared takes no more than any other.
+func TestManyFaultsAreNotKept(t *testing.T) {
+	p := load(t, "testdata/check", DefaultOptions())
+	r := check(t, p, "analytics.order.paid:1|c|#"+strings.Repeat("k"+strings.Repeat("e", 200)+",", 250)+strings.Repeat("card:,", 100)+"user_id:7")
+	if got := r.String(); got != "count required_missing additional_properties user_id=7" {
+		t.Errorf("it is %s", got)
+	}
+	if len(r.Violations) > maxUndeclared+2*maxAttributes {
+		t.Errorf("%d faults are kept", len(r.Violations))
+	}
+	for _, v := range r.Violations {
+		if text := r.Explain(v); len(text) > 200 {
+			t.Errorf("%d bytes say %s", len(text), text)
+		}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	p := load(t, "testdata/check", DefaultOptions())
 	r := check(t, p, "analytics.order.paid:1|c|@0.5|#amount:x,plan:gold,note:longer,clour:1,itms:2,_v:1-0-0,_ts:x")

@@ -107,7 +107,7 @@ func TestAsk(t *testing.T) {
 		"team.created", "team.left", // the first is there already
 		"short", "Somebody left a team on their own.",
 		"", "growth",
-		"user_id:int:required", "plan:enum", "plan:enum(free|pro)", "price:float", "",
+		"user_id:int:required", "plan:enum", "plan:enum(free|pro)", "user_id:int", "colour:string:tag", "price:float", "",
 		"9", "1 2, 3",
 		"",
 	}
@@ -227,6 +227,19 @@ statsd = Statsd()
 		program: "ruby", check: []string{"-e", "require 'datadog/statsd'"}, file: "snippet.rb",
 		before: "require 'datadog/statsd'\nstatsd = Datadog::Statsd.new('127.0.0.1', PORT, telemetry_enable: false)\n",
 		after:  "statsd.close\n",
+	},
+	// Debian has Ruby and not the gem; this writes its call as the gem does, which takes
+	// what separates tags out of them.
+	"ruby without the gem": {
+		program: "ruby", check: []string{"--version"}, file: "snippet.rb",
+		before: `require 'socket'
+class Statsd
+  def increment(name, tags: [])
+    UDPSocket.new.send("#{name}:1|c|##{tags.map { |t| t.delete('|,') }.join(',')}", 0, '127.0.0.1', PORT)
+  end
+end
+statsd = Statsd.new
+`,
 	},
 }
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -199,6 +201,21 @@ func TestBigQueryViewHasNoNameTwice(t *testing.T) {
 	if !strings.Contains(views, "AS `attr_count`") || !strings.Contains(views, "AS `attr_host`") {
 		t.Errorf("got:\n%s", views)
 	}
+	// Views share a dataset with the table.
+	p = asFolder(t, []File{
+		{"events/a.yml", []byte("event: events\ndescription: d\nattributes: {count: {type: int}, attr_count: {}, plan: {}}\n")},
+		{"events/b.yml", []byte("event: events_once\ndescription: d\n")},
+		{"events/c.yml", []byte("event: a.b\ndescription: d\n")},
+		{"events/d.yml", []byte("event: a__b\ndescription: d\n")},
+	})
+	names := regexp.MustCompile("(?m)(?:VIEW `DATASET\\.| AS `)([^`]*)`").FindAllStringSubmatch(string(p.ExportBigQuery()[1].Text), -1)
+	var got []string
+	for _, name := range names {
+		got = append(got, name[1])
+	}
+	if want := "events_once a__b a__b_ events_ plan attr_count attr_count_ events_once_"; len(got) != 8 || !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(strings.Fields(want)))) {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 }
 
 // The script for BigQuery is a script: with a bq that only says what it was told, the
@@ -213,15 +230,25 @@ func TestBigQueryScript(t *testing.T) {
 	for _, f := range p.ExportBigQuery() {
 		writeFiles(t, dir, map[string]string{f.Name: string(f.Text)})
 	}
-	writeFiles(t, dir, map[string]string{"bin/bq": "#!/bin/sh\necho \"$@\"\n[ \"$1\" != show ]\n"})
+	// It knows a job that did its work, and one that failed.
+	writeFiles(t, dir, map[string]string{"bin/bq": `#!/bin/sh
+case "$*" in
+"show --format json --job weir_done-1") echo '{"status":{"state":"DONE"}}' ;;
+"show --format json --job weir_failed-1") echo '{"status":{"errorResult":{"reason":"invalid"},"state":"DONE"}}' ;;
+show*) exit 2 ;;
+*) echo "$@" ;;
+esac
+`})
 	if err := os.Chmod(filepath.Join(dir, "bin", "bq"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(shell, "load.sh", "usage", "/data/dt=2026-11-21/web.1-2.ndjson.gz")
+	cmd := exec.Command(shell, "load.sh", "usage", "/data/done-1.ndjson.gz", "/data/failed-1.ndjson.gz", "/data/dt=2026-11-21/web.1-2.ndjson.gz")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	want := "mk --table --time_partitioning_type DAY --time_partitioning_field event_time --clustering_fields event usage.events ./events.schema.json\n" +
+		"/data/done-1.ndjson.gz is loaded already, by job weir_done-1\n" +
+		"load --job_id weir_failed-1_2 --source_format NEWLINE_DELIMITED_JSON usage.events /data/failed-1.ndjson.gz\n" +
 		"load --job_id weir_web_1-2 --source_format NEWLINE_DELIMITED_JSON usage.events /data/dt=2026-11-21/web.1-2.ndjson.gz\n"
 	if err != nil || string(out) != want {
 		t.Errorf("%v\ngot:\n%swant:\n%s", err, out, want)

@@ -26,10 +26,11 @@ func (p *Plan) ExportBigQuery() []File {
 		"-- Each event once, if a file was loaded twice or a client sent it twice.\n" +
 		"CREATE OR REPLACE VIEW `DATASET.events_once` AS\nSELECT * FROM `DATASET.events`\n" +
 		"QUALIFY ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY received_at) = 1;\n")
+	taken := []string{"events", "events_once"}
 	for _, e := range p.Events {
 		if e.Status != Removed {
 			views.WriteByte('\n')
-			e.view(&views)
+			e.view(&views, &taken)
 		}
 	}
 	return []File{
@@ -44,7 +45,9 @@ const bigQueryScript = `#!/bin/sh
 #
 #   sh load.sh DATASET FILE.ndjson.gz...
 #
-# A file is loaded by a job that has its name, so that no file is loaded twice.
+# A file is loaded by a job that has its name, so that no file is loaded twice; one whose
+# load failed is loaded by another job. BigQuery takes some 1,500 loads of a table a day,
+# of all hosts: with many of them set analytics.raw.max_file_age to an hour or so.
 set -eu
 dataset=$1
 shift
@@ -52,23 +55,49 @@ bq show "$dataset.events" >/dev/null 2>&1 ||
 	bq mk --table --time_partitioning_type DAY --time_partitioning_field event_time \
 		--clustering_fields event "$dataset.events" "$(dirname "$0")/events.schema.json"
 for file in "$@"; do
-	job=weir_$(printf %s "$(basename "$file" .ndjson.gz)" | tr -c 'A-Za-z0-9_-' '_')
+	name=weir_$(printf %s "$(basename "$file" .ndjson.gz)" | tr -c 'A-Za-z0-9_-' '_')
+	job=$name
+	try=1
+	while status=$(bq show --format json --job "$job" 2>/dev/null); do
+		case $status in
+		*'"errorResult"'*) ;; # it loaded nothing
+		*)
+			echo "$file is loaded already, by job $job"
+			continue 2
+			;;
+		esac
+		try=$((try + 1))
+		job=${name}_$try
+	done
 	bq load --job_id "$job" --source_format NEWLINE_DELIMITED_JSON "$dataset.events" "$file"
 done
 `
 
-// view writes the view of one event.
-func (e *Event) view(b *strings.Builder) {
+// free returns a name that is not taken, and takes it.
+func free(name string, taken *[]string) string {
+	for slices.Contains(*taken, name) {
+		name += "_"
+	}
+	*taken = append(*taken, name)
+	return name
+}
+
+// view writes the view of one event, under a name that is not taken.
+func (e *Event) view(b *strings.Builder, views *[]string) {
 	fmt.Fprintf(b, "-- %s\n", oneLine(e.Description))
-	fmt.Fprintf(b, "CREATE OR REPLACE VIEW `DATASET.%s` AS\nSELECT\n  event_id, schema_version, event_time, received_at, host, count, sample_rate, flags", strings.ReplaceAll(e.Name, ".", "__"))
+	fmt.Fprintf(b, "CREATE OR REPLACE VIEW `DATASET.%s` AS\nSELECT\n  event_id, schema_version, event_time, received_at, host, count, sample_rate, flags",
+		free(strings.ReplaceAll(e.Name, ".", "__"), views))
+	var columns []string
+	for _, c := range Columns {
+		columns = append(columns, c.Name)
+	}
 	for i := range e.Attributes {
-		a := &e.Attributes[i]
-		if a.written() {
+		if a := &e.Attributes[i]; a.written() {
 			name := a.Name
-			if slices.ContainsFunc(Columns, func(c Column) bool { return c.Name == name }) {
+			if slices.Contains(columns[:len(Columns)], name) {
 				name = "attr_" + name
 			}
-			fmt.Fprintf(b, ",\n  %s AS `%s`", a.sql(), name)
+			fmt.Fprintf(b, ",\n  %s AS `%s`", a.sql(), free(name, &columns))
 		}
 	}
 	fmt.Fprintf(b, "\nFROM `DATASET.events_once`\nWHERE event = '%s';\n", e.Name)

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // LoadForChange is Load for somebody who is about to add definitions: a folder that
@@ -27,6 +29,42 @@ func LoadForChange(dir string, options Options) (*Plan, error) {
 		}
 	}
 	return Load(dir, options)
+}
+
+// CheckFiles says what would be wrong with the definitions in dir if files were added to
+// them, or put into the place of those of the same names.
+func CheckFiles(dir string, files []File, options Options) error {
+	all := map[string][]byte{}
+	for _, kind := range []string{"events", "metrics"} {
+		paths, err := definitionFiles(filepath.Join(dir, kind), maxDepth, maxFiles)
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			name, err := filepath.Rel(dir, path)
+			if err != nil {
+				return err
+			}
+			if all[filepath.ToSlash(name)], err = readAtMost(path, maxFile); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range files {
+		all[f.Name] = f.Text
+	}
+	faults := &faultList{}
+	if len(all) > maxFiles {
+		faults.add(Fault{File: dir, Message: fmt.Sprintf("it would hold %d definitions; %d are allowed", len(all), maxFiles)})
+	}
+	var together []File
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		together = append(together, File{name, all[name]})
+	}
+	if parseFiles(together, options, faults); len(faults.list) == 0 {
+		return nil
+	}
+	return faults.all()
 }
 
 // WriteFiles writes files below dir. One that is there already is an error, and then

@@ -18,6 +18,10 @@ const (
 	maxImportFiles = 20_000
 	maxImportFile  = 1 << 20
 	maxImportDepth = 12
+
+	// maxImportProperties is how many properties of an event are looked at: beyond
+	// maxAttributes all are left out with a note.
+	maxImportProperties = 1000
 )
 
 // Imported is what came out of an import.
@@ -45,6 +49,11 @@ type gitlabEvent struct {
 	MilestoneRemoved string    `yaml:"milestone_removed"`
 	Identifiers      []string  `yaml:"identifiers"`
 	Additional       yaml.Node `yaml:"additional_properties"`
+
+	// Of events that were there before internal_events.
+	Label    string `yaml:"label_description"`
+	Property string `yaml:"property_description"`
+	Value    string `yaml:"value_description"`
 
 	path string
 }
@@ -78,15 +87,15 @@ type gitlabMetric struct {
 // and do not stop an event, properties that nobody declared are kept, and weeks are
 // GitLab's.
 func ImportGitLab(dir string) (*Imported, error) {
-	g := &gitlabImport{out: &Imported{}, events: map[string]*Event{}, counted: map[string]bool{}}
-	err := eachFile(dir, []string{".yml", ".yaml"}, func(path string, text []byte) {
+	g := &gitlabImport{out: &Imported{}, leftOut: map[string]string{}}
+	err := g.out.eachFile(dir, []string{".yml", ".yaml"}, func(path string, text []byte) {
 		var kind struct {
 			Action  string `yaml:"action"`
 			KeyPath string `yaml:"key_path"`
 		}
 		switch err := yaml.Unmarshal(text, &kind); {
 		case err != nil:
-			g.out.note("%s: left out, it is not valid YAML (%v)", path, err)
+			g.out.note("%s: left out, it is not valid YAML (%s)", path, firstLine(err))
 		case kind.KeyPath != "":
 			m := gitlabMetric{path: path}
 			if err := yaml.Unmarshal(text, &m); err != nil {
@@ -100,47 +109,78 @@ func ImportGitLab(dir string) (*Imported, error) {
 				g.out.note("%s: left out, it is no event (%s)", path, firstLine(err))
 				return
 			}
-			g.event(e)
+			g.recorded = append(g.recorded, e)
 		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("import from GitLab: %w", err)
 	}
-	if len(g.events) == 0 {
+	if len(g.recorded) == 0 {
 		return nil, fmt.Errorf("import from GitLab: there are no events below %s; name a folder with files that have an action", dir)
 	}
-	g.metricsOfEvents()
-	return g.out.prove(g.sorted(), g.made)
+	// A metric with a fault leaves no trace at the events that it counts: without it
+	// everything is made anew.
+	for {
+		out := g.make()
+		left := len(g.leftOut)
+		faults := out.prove(g.sorted(), g.made)
+		for _, fault := range faults {
+			if from := g.from[fault.File]; from != "" {
+				g.leftOut[from] = strings.TrimPrefix(fault.Key+": "+fault.Message, ": ")
+			}
+		}
+		switch {
+		case len(faults) == 0:
+			return out, nil
+		case len(g.leftOut) == left:
+			return nil, errors.Join(errors.New("what is imported would have faults"), faults)
+		}
+	}
 }
 
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(strings.ReplaceAll(err.Error(), "unmarshal errors:\n", ""), "\n")
-	return strings.TrimSpace(line)
+	return strings.Join(strings.Fields(line), " ")
 }
 
 // eachFile hands over the files with these extensions, in the order of their paths,
-// but for those of hidden folders, of folders of dependencies and of tests.
-func eachFile(dir string, extensions []string, use func(path string, text []byte)) error {
-	if info, err := os.Stat(dir); err != nil {
+// but for those of hidden folders and of folders of dependencies. Links to files are
+// followed, those to folders are not, but for dir itself. What is too much has a note.
+func (i *Imported) eachFile(dir string, extensions []string, use func(path string, text []byte)) error {
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
 		return err
-	} else if !info.IsDir() {
+	}
+	if !isFolder(root) {
 		return fmt.Errorf("%s is a file; name a folder", dir)
 	}
 	files := 0
-	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		name := entry.Name()
-		if entry.IsDir() {
-			relative, err := filepath.Rel(dir, path)
-			if err == nil && path != dir && (strings.HasPrefix(name, ".") || name == "node_modules" || strings.Count(relative, string(filepath.Separator)) >= maxImportDepth) {
-				return fs.SkipDir
-			}
+		relative, err := filepath.Rel(root, path)
+		if err != nil {
 			return err
 		}
-		if !entry.Type().IsRegular() || !slices.Contains(extensions, filepath.Ext(name)) {
+		shown := filepath.Join(dir, relative)
+		if entry.IsDir() {
+			switch {
+			case path == root:
+			case strings.HasPrefix(name, "."), name == "node_modules":
+				return fs.SkipDir
+			case strings.Count(relative, string(filepath.Separator)) >= maxImportDepth:
+				i.note("%s: left out, it is more than %d folders deep", shown, maxImportDepth)
+				return fs.SkipDir
+			}
 			return nil
+		}
+		if !slices.Contains(extensions, filepath.Ext(name)) {
+			return nil
+		}
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+			return nil // a link to nothing, a pipe
 		}
 		if files++; files > maxImportFiles {
 			return fmt.Errorf("there are more than %d files; name the folder with the definitions", maxImportFiles)
@@ -149,19 +189,40 @@ func eachFile(dir string, extensions []string, use func(path string, text []byte
 		if err != nil {
 			return err
 		}
-		if len(text) <= maxImportFile {
-			use(path, text)
+		if len(text) > maxImportFile {
+			i.note("%s: left out, it is larger than %d KiB", shown, maxImportFile>>10)
+			return nil
 		}
+		use(shown, text)
 		return nil
 	})
 }
 
 type gitlabImport struct {
-	out     *Imported
+	out      *Imported // with the notes of reading only
+	recorded []gitlabEvent
+	metrics  []gitlabMetric
+	leftOut  map[string]string // files of metrics with faults, and which
+
+	// What make makes.
 	events  map[string]*Event
-	metrics []gitlabMetric
 	made    []*Metric
-	counted map[string]bool // key paths
+	counted map[string]bool   // key paths
+	from    map[string]string // the files that files of metrics are made of
+}
+
+// make makes events and metrics of what was read.
+func (g *gitlabImport) make() *Imported {
+	read := g.out
+	g.out = &Imported{Notes: slices.Clone(read.Notes)}
+	g.events, g.made, g.counted, g.from = map[string]*Event{}, nil, map[string]bool{}, map[string]string{}
+	for _, e := range g.recorded {
+		g.event(e)
+	}
+	g.metricsOfEvents()
+	made := g.out
+	g.out = read
+	return made
 }
 
 var notPlain = regexp.MustCompile(`[^a-z0-9_]+`)
@@ -229,6 +290,19 @@ func (e *Event) declare(a Attribute) bool {
 	return true
 }
 
+// protect keeps what looks personal, or like a secret, from being written as it came.
+func (a *Attribute) protect() {
+	if personal(a.Name) != "" {
+		a.Privacy = Privacy{Kind: HMAC}
+		if a.Role == Tag { // of which the counter has the value as it is
+			a.Role = RawOnly
+		}
+	}
+	if secret(a.Name) {
+		a.Role, a.Identity, a.Privacy = Drop, "", Privacy{Kind: None}
+	}
+}
+
 func identityOf(name string, t Type) Attribute {
 	return Attribute{Name: name, Type: t, Role: Identity, Identity: defaultIdentity(name), Privacy: Privacy{Kind: HMAC}}
 }
@@ -243,8 +317,8 @@ func (g *gitlabImport) event(from gitlabEvent) {
 		g.out.note("%s: %s is called %s", from.path, short(from.Action), name)
 	}
 	e := newEvent(name, from.Description)
-	if e.Description == "" {
-		e.Description = "Imported from GitLab: " + name
+	if CheckDescription(e.Description) != nil {
+		e.Description = clip(strings.TrimSpace("Imported from GitLab as "+name+": "+e.Description), maxProse)
 	}
 	e.Owner = clip(from.ProductGroup, maxText)
 	e.IntroducedByURL, e.Milestone = clip(from.IntroducedByURL, maxText), clip(from.Milestone, maxText)
@@ -261,28 +335,62 @@ func (g *gitlabImport) event(from gitlabEvent) {
 			e.declare(Attribute{Name: plain(identifier), Type: String, Role: RawOnly, Privacy: Privacy{Kind: None}})
 		}
 	}
-	if from.Additional.Kind == yaml.MappingNode {
-		for i := 0; i+1 < len(from.Additional.Content); i += 2 {
-			g.property(e, from, from.Additional.Content[i].Value, from.Additional.Content[i+1])
+	for _, p := range properties(&from.Additional, nil) {
+		g.property(e, from, p.key, p.description)
+	}
+	for _, p := range []gitlabProperty{{"label", from.Label}, {"property", from.Property}, {"value", from.Value}} {
+		if p.description != "" && e.Attribute(p.key) < 0 {
+			g.property(e, from, p.key, p.description)
 		}
 	}
 	g.events[name] = e
 	g.out.Events++
 }
 
-func (g *gitlabImport) property(e *Event, from gitlabEvent, key string, value *yaml.Node) {
-	var property struct {
-		Description string `yaml:"description"`
+// gitlabProperty is an additional property of an event.
+type gitlabProperty struct{ key, description string }
+
+// properties appends those of a mapping, what is merged into it first.
+func properties(node *yaml.Node, all []gitlabProperty) []gitlabProperty {
+	for node.Kind == yaml.AliasNode {
+		node = node.Alias
 	}
-	_ = value.Decode(&property) // a description that cannot be read is none
+	if node.Kind == yaml.SequenceNode { // several that are merged
+		for _, item := range node.Content {
+			if item.Kind == yaml.AliasNode && item.Alias.Kind == yaml.MappingNode {
+				all = properties(item, all)
+			}
+		}
+	}
+	if node.Kind != yaml.MappingNode {
+		return all
+	}
+	for i := 0; i+1 < len(node.Content) && len(all) <= maxImportProperties; i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		if key.Tag == "!!merge" {
+			all = properties(value, all)
+			continue
+		}
+		var property struct {
+			Description string `yaml:"description"`
+		}
+		_ = value.Decode(&property) // a description that cannot be read is none
+		all = slices.DeleteFunc(all, func(p gitlabProperty) bool { return p.key == key.Value })
+		all = append(all, gitlabProperty{key.Value, property.Description})
+	}
+	return all
+}
+
+func (g *gitlabImport) property(e *Event, from gitlabEvent, key, description string) {
 	name := plain(key)
-	a := Attribute{Name: name, Description: property.Description, Type: String, Role: RawOnly, Privacy: Privacy{Kind: None}}
+	a := Attribute{Name: name, Description: description, Type: String, Role: RawOnly, Privacy: Privacy{Kind: None}}
 	if key == "value" {
 		a.Type, a.Role = Float, Number
 	}
 	if namesIdentity(name) {
 		a.Role, a.Identity, a.Privacy = Identity, defaultIdentity(name), Privacy{Kind: HMAC}
 	}
+	a.protect()
 	if !e.declare(a) {
 		g.out.note("%s: the property %s is left out", from.path, short(key))
 	} else if name != key {
@@ -298,16 +406,18 @@ func (g *gitlabImport) metricsOfEvents() {
 			others[from.DataSource]++
 			continue
 		}
-		if m, why := g.metric(from); why != "" {
+		if why := g.leftOut[from.path]; why != "" {
+			g.out.note("%s: left out, %s", from.path, why)
+		} else if m, why := g.metric(from); why != "" {
 			g.out.note("%s: left out, %s", from.path, why)
 		} else {
-			g.counted[m.KeyPath] = true
+			g.counted[m.KeyPath], g.from[m.FileName()] = true, from.path
 			g.made = append(g.made, m)
 			g.out.Metrics++
 		}
 	}
 	for source, n := range others {
-		g.out.note("%d metrics are left out, since they are made of no events (data_source %s)", n, short(source))
+		g.out.note("metrics of data_source %s: %d left out, since they are made of no events", short(source), n)
 	}
 	slices.Sort(g.out.Notes)
 }
@@ -320,8 +430,8 @@ func (g *gitlabImport) metric(from gitlabMetric) (m *Metric, why string) {
 		RemovedByURL: clip(from.RemovedByURL, maxText), MilestoneRemoved: clip(from.MilestoneRemoved, maxText),
 		DataCategory: Optional, Window: GitLabWeeks, Timezone: "UTC", Operator: Or, Emit: Emit{true, Fleet},
 	}
-	if m.Description == "" {
-		m.Description = "Imported from GitLab: " + m.KeyPath
+	if CheckDescription(m.Description) != nil {
+		m.Description = clip(strings.TrimSpace("Imported from GitLab as "+m.KeyPath+": "+m.Description), maxProse)
 	}
 	switch {
 	case m.KeyPath == "" || g.counted[m.KeyPath]:
@@ -343,20 +453,20 @@ func (g *gitlabImport) metric(from gitlabMetric) (m *Metric, why string) {
 	if why := m.gitlabFrames(&from.TimeFrame, unique); why != "" {
 		return nil, why
 	}
-	for _, selected := range from.Events {
-		if (selected.Unique != "") != unique {
+	for _, selected := range from.Events { // before any event is changed for it
+		switch _, sums := summed(selected.Operator); {
+		case (selected.Unique != "") != unique:
 			return nil, "some of its rules count who and others how often"
-		}
-		e := g.events[dotted(selected.Name, maxEventName)]
-		if e == nil {
+		case g.events[dotted(selected.Name, maxEventName)] == nil:
 			return nil, "there is no event " + short(selected.Name)
+		case selected.Operator != "" && !sums:
+			return nil, "the operator " + short(selected.Operator) + " is not known"
 		}
+	}
+	for _, selected := range from.Events {
+		e := g.events[dotted(selected.Name, maxEventName)]
 		r := Rule{Event: e, Unique: selected.Unique}
-		if selected.Operator != "" {
-			of, ok := summed(selected.Operator)
-			if !ok {
-				return nil, "the operator " + short(selected.Operator) + " is not known"
-			}
+		if of, sums := summed(selected.Operator); sums {
 			e.declare(Attribute{Name: plain(of), Type: Float, Role: Number, Privacy: Privacy{Kind: None}})
 			r.Sum = plain(of)
 		}
@@ -373,6 +483,9 @@ func (g *gitlabImport) metric(from gitlabMetric) (m *Metric, why string) {
 
 // gitlabFrames takes over the time frames that there are here.
 func (m *Metric) gitlabFrames(node *yaml.Node, unique bool) (why string) {
+	for node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
 	given := []string{node.Value}
 	if node.Kind == yaml.SequenceNode {
 		given = nil
@@ -426,38 +539,16 @@ func (g *gitlabImport) sorted() []*Event {
 	return all
 }
 
-// prove writes what was imported, and reads it: what an import hands out is sound. A
-// metric with a fault is left out with a note; a fault of an event is an error.
-func (i *Imported) prove(events []*Event, metrics []*Metric) (*Imported, error) {
-	var files []File
+// prove writes what was imported, and reads it: what an import hands out is sound, or
+// these are its faults.
+func (i *Imported) prove(events []*Event, metrics []*Metric) Faults {
 	for _, e := range events {
-		files = append(files, File{e.FileName(), e.YAML()})
+		i.Files = append(i.Files, File{e.FileName(), e.YAML()})
 	}
-	byFile := map[string]File{}
 	for _, m := range metrics {
-		f := File{m.FileName(), m.YAML()}
-		byFile[f.Name] = f
-		files = append(files, f)
+		i.Files = append(i.Files, File{m.FileName(), m.YAML()})
 	}
-	for {
-		faults := &faultList{}
-		parseFiles(files, DefaultOptions(), faults)
-		if len(faults.list) == 0 {
-			i.Files = files
-			return i, nil
-		}
-		before := len(files)
-		for _, fault := range faults.list {
-			if _, isMetric := byFile[fault.File]; !isMetric {
-				continue
-			}
-			delete(byFile, fault.File)
-			files = slices.DeleteFunc(files, func(f File) bool { return f.Name == fault.File })
-			i.Metrics--
-			i.note("%v: left out", fault)
-		}
-		if len(files) == before {
-			return nil, errors.Join(errors.New("what is imported would have faults"), faults.all())
-		}
-	}
+	faults := &faultList{}
+	parseFiles(i.Files, DefaultOptions(), faults)
+	return faults.all()
 }

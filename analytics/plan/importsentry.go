@@ -1,13 +1,18 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-const maxImportClasses = 20_000
+const (
+	maxImportClasses = 20_000
+	// maxImportConstants is how many constants are looked up for the attributes of a class.
+	maxImportConstants = 100
+)
 
 // sentryClass is a class of Python that is an event or may be the base of one.
 type sentryClass struct {
@@ -20,6 +25,15 @@ type sentryClass struct {
 	fields     []Attribute
 	extends    []string // classes whose attributes are joined to its own
 	notes      []string
+	odd        bool // its type is there, and no text
+	expanded   int  // constants in its attributes
+	module     *pyModule
+}
+
+func (c *sentryClass) note(format string, args ...any) {
+	if note := fmt.Sprintf(format, args...); !slices.Contains(c.notes, note) {
+		c.notes = append(c.notes, note)
+	}
 }
 
 // ImportSentry reads Sentry's classes of analytics events from the files of Python
@@ -28,7 +42,7 @@ type sentryClass struct {
 // count, and what nobody declared is dropped in silence.
 func ImportSentry(dir string) (*Imported, error) {
 	s := &sentryImport{out: &Imported{}, byName: map[string][]*sentryClass{}, events: map[string]*Event{}}
-	err := eachFile(dir, []string{".py"}, func(path string, text []byte) {
+	err := s.out.eachFile(dir, []string{".py"}, func(path string, text []byte) {
 		if strings.HasPrefix(filepath.Base(path), "test_") {
 			return
 		}
@@ -49,7 +63,10 @@ func ImportSentry(dir string) (*Imported, error) {
 	}
 	slices.SortFunc(events, func(a, b *Event) int { return strings.Compare(a.Name, b.Name) })
 	slices.Sort(s.out.Notes)
-	return s.out.prove(events, nil)
+	if faults := s.out.prove(events, nil); len(faults) > 0 {
+		return nil, errors.Join(errors.New("what is imported would have faults"), faults)
+	}
+	return s.out, nil
 }
 
 type sentryImport struct {
@@ -62,44 +79,57 @@ type sentryImport struct {
 // file finds the classes of a file, of whatever depth.
 func (s *sentryImport) file(path, text string) {
 	lines := pyLines(text)
-	marked, event := false, ""
+	module := moduleOf(lines)
+	marked, event, odd := false, "", false
 	for i := 0; i < len(lines); i++ {
 		l := &lines[i]
 		switch {
 		case l.is(0, "@"):
-			if is, name := eventClass(l); is {
-				marked, event = true, name
+			if is, name, isOdd := eventClass(l, module); is {
+				marked, event, odd = true, name, isOdd
 			}
 		case l.is(0, "class") && len(l.tokens) > 1 && l.tokens[1].kind == pyName:
-			c := &sentryClass{name: l.tokens[1].text, path: path, line: l.number, marked: marked, event: event}
+			c := &sentryClass{name: l.tokens[1].text, path: path, line: l.number, marked: marked, event: event, odd: odd, module: module}
 			if rest := c.head(l); len(rest.tokens) > 0 {
 				c.statement(rest) // class X(Event): type = "x"
 			} else {
 				c.body(lines[i+1:], l.indent)
 			}
+			c.module = nil // it holds the text of the file
 			if len(s.classes) < maxImportClasses {
 				s.classes = append(s.classes, c)
 				s.byName[c.name] = append(s.byName[c.name], c)
 			}
-			marked, event = false, ""
+			marked, event, odd = false, "", false
 		default:
-			marked, event = false, ""
+			marked, event, odd = false, "", false
 		}
 	}
 }
 
-// eventClass reads @eventclass("name") and @analytics.eventclass("name").
-func eventClass(l *pyLine) (is bool, event string) {
+// eventClass reads @eventclass("name") and @analytics.eventclass("name"). odd says that
+// there is a name which is no text.
+func eventClass(l *pyLine, module *pyModule) (is bool, event string, odd bool) {
 	for i := 1; i < len(l.tokens); i++ {
 		if l.is(i, "(") {
 			break
 		}
-		is = l.tokens[i].text == "eventclass"
-		if is && l.is(i+1, "(") {
-			event, _ = literal(l.tokens[i+2 : closing(l.tokens, i+1)])
+		is = module.name(l.tokens[i]) == "eventclass"
+		if !is || !l.is(i+1, "(") {
+			continue
 		}
+		all := arguments(l.tokens[i+2 : closing(l.tokens, i+1)])
+		if len(all) == 0 {
+			continue
+		}
+		name := all[0]
+		if len(name) > 2 && isAssignment(name) {
+			name = name[2:]
+		}
+		text, ok := module.literal(name)
+		event, odd = text, !ok
 	}
-	return is, event
+	return is, event, odd
 }
 
 // head reads the bases: class X(analytics.Event, abc.ABC): and returns what is behind
@@ -110,7 +140,7 @@ func (c *sentryClass) head(l *pyLine) (rest *pyLine) {
 		end = closing(l.tokens, 2)
 		for _, base := range arguments(l.tokens[3:end]) {
 			if n := len(base); n > 0 && base[n-1].kind == pyName {
-				c.bases = append(c.bases, base[n-1].text)
+				c.bases = append(c.bases, c.module.name(base[n-1]))
 			}
 		}
 		end++
@@ -144,14 +174,21 @@ func (c *sentryClass) statement(l *pyLine) {
 	name := l.tokens[0].text
 	switch {
 	case l.is(1, "=") && name == "type":
-		if text, ok := literal(l.tokens[2:]); ok && !c.marked {
-			c.event = text
-		}
+		c.named(l.tokens[2:])
 	case l.is(1, "=") && name == "attributes":
 		c.attributes(l.tokens[2:], "", true)
 	case l.is(1, ":") && len(l.tokens) > 2:
 		c.field(name, l.tokens[2:])
 	}
+}
+
+// named reads the type of an event.
+func (c *sentryClass) named(tokens []pyToken) {
+	if c.marked {
+		return
+	}
+	text, ok := c.module.literal(tokens)
+	c.event, c.odd = text, !ok
 }
 
 // attributes reads Attribute("name", type=int, required=False) and
@@ -163,11 +200,11 @@ func (c *sentryClass) attributes(tokens []pyToken, prefix string, required bool)
 		case tokens[i].kind != pyName:
 		case tokens[i].text == "attributes" && i >= 2 && tokens[i-1].text == "." && tokens[i-2].kind == pyName:
 			c.extends = append(c.extends, tokens[i-2].text)
-		case tokens[i].text == "Attribute" && opens:
+		case c.module.name(tokens[i]) == "Attribute" && opens:
 			end := closing(tokens, i+1)
 			c.attribute(arguments(tokens[i+2:end]), prefix, required)
 			i = end
-		case tokens[i].text == "Map" && opens:
+		case c.module.name(tokens[i]) == "Map" && opens:
 			end := closing(tokens, i+1)
 			all := arguments(tokens[i+2 : end])
 			if len(all) > 0 {
@@ -178,13 +215,22 @@ func (c *sentryClass) attributes(tokens []pyToken, prefix string, required bool)
 							needed = needed && argument[2].text != "False"
 						}
 					}
-					c.notes = append(c.notes, fmt.Sprintf("the attributes of the map %s have its name before their own", name))
+					c.note("the attributes of the map %s have its name before their own", short(name))
 					for _, argument := range all[1:] {
 						c.attributes(argument, prefix+name+"_", needed)
 					}
 				}
 			}
 			i = end
+		case i+1 < len(tokens) && tokens[i+1].kind == pyOther && tokens[i+1].text == ".": // of a module, a class
+		case c.module.assigned[tokens[i].text] != nil && !opens && c.expanded < maxImportConstants:
+			c.expanded++
+			shared := c.module.assigned[tokens[i].text]
+			c.module.assigned[tokens[i].text] = nil // it may be of itself
+			c.attributes(shared, prefix, required)
+			c.module.assigned[tokens[i].text] = shared
+		default:
+			c.note("%s is not read; add the attributes that it stands for", short(tokens[i].text))
 		}
 	}
 }
@@ -201,8 +247,9 @@ func (c *sentryClass) attribute(all [][]pyToken, prefix string, required bool) {
 	if isKeyword(at, "name") {
 		at = at[2:]
 	}
-	name, ok := literal(at)
+	name, ok := c.module.literal(at)
 	if !ok {
+		c.note("an attribute whose name is no text is left out")
 		return
 	}
 	a := Attribute{Name: prefix + name, Type: String, Required: required}
@@ -235,31 +282,58 @@ func (c *sentryClass) field(name string, tokens []pyToken) {
 			break
 		}
 	}
-	if name == "type" && hasDefault {
-		if text, ok := literal(tokens[len(annotation)+1:]); ok && !c.marked {
-			c.event = text
-			return
-		}
+	if name == "type" && hasDefault && !c.marked {
+		c.named(tokens[len(annotation)+1:])
+		return
 	}
-	optional := hasDefault
 	for _, token := range annotation {
-		for _, word := range pyWords(token) {
-			switch word {
-			case "ClassVar":
-				return
-			case "None", "Optional", "NotRequired":
-				optional = true
-			}
+		if slices.Contains(pyWords(token), "ClassVar") {
+			return
 		}
 	}
 	if strings.HasPrefix(name, "_") {
 		return
 	}
-	a := Attribute{Name: name, Type: pyType(annotation), Required: !optional}
+	a := Attribute{Name: name, Type: pyType(annotation), Required: !hasDefault && !mayBeNone(annotation, 0)}
 	if values := pyLiterals(annotation); len(values) > 0 {
 		a.Type, a.Values = Enum, values
 	}
 	c.fields = append(c.fields, a)
+}
+
+// mayBeNone reports whether an annotation takes None itself, as int | None does and
+// dict[str, int | None] does not. It may be a string, or have strings in it.
+func mayBeNone(annotation []pyToken, depth int) bool {
+	const deepest = 8
+	if depth > deepest {
+		return false
+	}
+	for i := 0; i < len(annotation); i++ {
+		token := annotation[i]
+		opens := i+1 < len(annotation) && annotation[i+1].kind == pyOther && annotation[i+1].text == "["
+		switch {
+		case token.kind == pyString:
+			for _, line := range pyLines(token.text) {
+				if mayBeNone(line.tokens, depth+1) {
+					return true
+				}
+			}
+		case token.kind == pyName && (token.text == "None" || opens && (token.text == "Optional" || token.text == "NotRequired")):
+			return true
+		case opens:
+			end := closing(annotation, i+1)
+			inner := arguments(annotation[i+2 : end])
+			if token.text == "Annotated" && len(inner) > 1 {
+				inner = inner[:1]
+			}
+			if slices.Contains([]string{"Union", "Annotated", "Required", "Final", "ReadOnly"}, token.text) &&
+				slices.ContainsFunc(inner, func(one []pyToken) bool { return mayBeNone(one, depth+1) }) {
+				return true
+			}
+			i = end
+		}
+	}
+	return false
 }
 
 // pyLiterals are the values of Literal["free", "pro"], if all of them are text that an
@@ -368,10 +442,13 @@ func (s *sentryImport) fieldsOf(c *sentryClass, depth int) []Attribute {
 }
 
 func (s *sentryImport) event(c *sentryClass) {
-	if c.event == "" || !s.isEvent(c, 0) {
+	where := fmt.Sprintf("%s:%d", c.path, c.line)
+	if c.odd && s.isEvent(c, 0) {
+		s.out.note("%s: %s is left out, its type is not written as text", where, short(c.name))
+	}
+	if c.event == "" || c.odd || !s.isEvent(c, 0) {
 		return
 	}
-	where := fmt.Sprintf("%s:%d", c.path, c.line)
 	name := dotted(c.event, maxEventName)
 	if name == "" || s.events[name] != nil {
 		s.out.note("%s: left out, there is an event %s already", where, name)
@@ -392,12 +469,7 @@ func (s *sentryImport) event(c *sentryClass) {
 		if a.Role = defaultRole(a.Name, a.Type); a.Role == Identity {
 			a.Identity, a.Privacy = defaultIdentity(a.Name), Privacy{Kind: HMAC}
 		}
-		if personal(a.Name) != "" {
-			a.Privacy = Privacy{Kind: HMAC}
-		}
-		if secret(a.Name) {
-			a.Role, a.Identity, a.Privacy = Drop, "", Privacy{Kind: None}
-		}
+		a.protect()
 		switch {
 		case !e.declare(a):
 			s.out.note("%s: the attribute %s is left out; an event has %d at most, each of another name", where, short(field.Name), maxAttributes)

@@ -126,7 +126,23 @@ func (p *Plan) parse(path, kind string, text []byte, metrics []*rawMetric, fault
 func (p *Plan) finish(metrics []*rawMetric, faults *faultList) {
 	slices.SortFunc(p.Events, func(a, b *Event) int { return strings.Compare(a.Name, b.Name) })
 	p.link(metrics)
+	for _, e := range p.Events {
+		e.plainTags(faults)
+	}
 	faults.list.sort()
+}
+
+// plainTags finds tags that are not to be written as they are: a tag of the counter is.
+func (e *Event) plainTags(faults *faultList) {
+	for i := range e.Attributes {
+		a := &e.Attributes[i]
+		if a.Role != Tag || a.Plain() {
+			continue
+		}
+		key := "attributes." + a.Name + ".privacy"
+		file, line := e.where(key)
+		faults.add(Fault{File: file, Line: line, Key: key, Message: "a tag of the counter has its value as it is; set role to raw or identity, or privacy to none"})
+	}
 }
 
 // parseFiles is Load for files that are not on disk.
@@ -165,6 +181,9 @@ func definitionFiles(dir string, depth, most int) ([]string, error) {
 			}
 			all = append(all, below...)
 		case entry.IsDir():
+			return nil, fmt.Errorf("%s is too deep; put it %d folders below events/ or metrics/ at most", path, maxDepth)
+		case entry.Type()&fs.ModeSymlink != 0 && isFolder(path): // it may lead back to where we are
+			return nil, fmt.Errorf("%s is a link to a folder, which is not followed; put the folder there, or links to its files", path)
 		case extension == ".yml" || extension == ".yaml":
 			all = append(all, path)
 		}
@@ -173,6 +192,11 @@ func definitionFiles(dir string, depth, most int) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // readAtMost reads a regular file, and one byte beyond most if there is one.

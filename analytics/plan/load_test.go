@@ -102,6 +102,8 @@ func TestLoadBounds(t *testing.T) {
 		"rules":      {map[string]string{"events/a.yml": sound, "metrics/m.yml": "key_path: m\ndescription: d\ntime_frame: 7d\nevents: [" + repeat(maxRules+1, "{name: a, filter: {x%d: 1}},") + "]\n"}, "there are 33; a metric has 32 at most"},
 		"prose":      {map[string]string{"events/a.yml": "event: a\ndescription: " + strings.Repeat("x", maxProse+1)}, "longer than 4000 bytes"},
 		"faults":     {map[string]string{"events/a.yml": sound + repeat(maxFaults+5, "key%d: 1\n")}, "and 5 more faults"},
+		"depth":      {map[string]string{"events/a.yml": sound, "events/1/2/3/4/5/b.yml": sound}, "events/1/2/3/4/5 is too deep"},
+		"UTF-8":      {map[string]string{"events/a.yml": sound + "owner: \xe9\n"}, "a.yml:3: it is not UTF-8"},
 		"nothing":    {map[string]string{"events/README.md": "text"}, "it holds no definitions"},
 		"no folder":  {nil, "it holds no definitions"},
 	} {
@@ -214,4 +216,29 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("writing changes: %v\n%s", changes, bothOf(files))
 		}
 	})
+}
+
+// A link to a folder may lead back to where it is; a definition behind it is missed by
+// nobody, since it is an error.
+func TestLoadRefusesLinksToFolders(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"events/a.yml": "event: a\ndescription: It is what it is.\n", "shared/b.yml": "event: [\n"})
+	if err := os.Symlink("../shared", filepath.Join(dir, "events", "shared")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(dir, DefaultOptions()); err == nil || !strings.Contains(err.Error(), filepath.Join("events", "shared")+" is a link to a folder") {
+		t.Errorf("Load: %v", err)
+	}
+}
+
+// UTF-16 is YAML, too.
+func TestLoadReadsUTF16(t *testing.T) {
+	text := []byte{0xff, 0xfe}
+	for _, r := range "event: a\ndescription: Café, and what it is.\n" {
+		text = append(text, byte(r), byte(r>>8))
+	}
+	p := asFolder(t, []File{{"events/a.yml", text}})
+	if got := p.Events[0].Description; got != "Café, and what it is." {
+		t.Errorf("got %q", got)
+	}
 }

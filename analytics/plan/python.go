@@ -14,8 +14,9 @@ const (
 )
 
 type pyToken struct {
-	kind pyKind
-	text string // of a string what is in it
+	kind   pyKind
+	text   string // of a string what is in it
+	filled bool   // it is a string with expressions in it: f"{area}.created"
 }
 
 // pyLine is a logical line: one that goes on inside brackets or behind a backslash is
@@ -82,7 +83,7 @@ func (s *pyScanner) line() pyLine {
 				s.at++
 			}
 		case c == '"' || c == '\'':
-			line.tokens = append(line.tokens, pyToken{pyString, s.quoted(false)})
+			line.tokens = append(line.tokens, pyToken{kind: pyString, text: s.quoted(false)})
 		case isPyName(c):
 			start := s.at
 			for s.at < len(s.text) && (isPyName(s.text[s.at]) || s.text[s.at] >= '0' && s.text[s.at] <= '9') {
@@ -90,9 +91,10 @@ func (s *pyScanner) line() pyLine {
 			}
 			word := s.text[start:s.at]
 			if s.at < len(s.text) && (s.text[s.at] == '"' || s.text[s.at] == '\'') && isPyPrefix(word) {
-				line.tokens = append(line.tokens, pyToken{pyString, s.quoted(strings.ContainsAny(word, "rR"))})
+				text := s.quoted(strings.ContainsAny(word, "rR"))
+				line.tokens = append(line.tokens, pyToken{pyString, text, strings.ContainsAny(word, "fF") && strings.Contains(text, "{")})
 			} else {
-				line.tokens = append(line.tokens, pyToken{pyName, word})
+				line.tokens = append(line.tokens, pyToken{kind: pyName, text: word})
 			}
 		default:
 			switch c {
@@ -102,7 +104,7 @@ func (s *pyScanner) line() pyLine {
 				depth = max(0, depth-1)
 			}
 			s.at++
-			line.tokens = append(line.tokens, pyToken{pyOther, string(c)})
+			line.tokens = append(line.tokens, pyToken{kind: pyOther, text: string(c)})
 		}
 	}
 	return line
@@ -205,10 +207,58 @@ func literal(tokens []pyToken) (text string, ok bool) {
 		tokens = tokens[1 : len(tokens)-1]
 	}
 	for _, token := range tokens {
-		if token.kind != pyString {
+		if token.kind != pyString || token.filled {
 			return "", false
 		}
 		text += token.text
 	}
 	return text, len(tokens) > 0
+}
+
+// pyModule is what a file says besides its classes.
+type pyModule struct {
+	assigned map[string][]pyToken // NAME = what
+	alias    map[string]string    // import what as name
+}
+
+func moduleOf(lines []pyLine) *pyModule {
+	m := &pyModule{map[string][]pyToken{}, map[string]string{}}
+	for i := range lines {
+		l := &lines[i]
+		switch {
+		case l.is(0, "import"), l.is(0, "from"):
+			for j := 1; j+1 < len(l.tokens); j++ {
+				if l.is(j, "as") {
+					m.alias[l.tokens[j+1].text] = l.tokens[j-1].text
+				}
+			}
+		case l.indent > 0 || l.tokens[0].kind != pyName:
+		case l.is(1, "="):
+			m.assigned[l.tokens[0].text] = l.tokens[2:]
+		case l.is(1, ":"):
+			for j := range l.tokens {
+				if l.is(j, "=") {
+					m.assigned[l.tokens[0].text] = l.tokens[j+1:]
+					break
+				}
+			}
+		}
+	}
+	return m
+}
+
+// name is what a name was called where it comes from.
+func (m *pyModule) name(token pyToken) string {
+	if known := m.alias[token.text]; known != "" && token.kind == pyName {
+		return known
+	}
+	return token.text
+}
+
+// literal is a string as it stands, or the constant that a name stands for.
+func (m *pyModule) literal(tokens []pyToken) (text string, ok bool) {
+	if len(tokens) == 1 && tokens[0].kind == pyName {
+		return literal(m.assigned[tokens[0].text])
+	}
+	return literal(tokens)
 }

@@ -46,6 +46,16 @@ func Escape(text string) string {
 	return string(escape) + base64.RawURLEncoding.EncodeToString([]byte(text))
 }
 
+// Unescape returns what a tag's value stands for: itself, if it is not escaped as it ought
+// to be.
+func Unescape(raw []byte) []byte {
+	var scratch []byte
+	if text, ok := unescape(raw, &scratch); ok {
+		return text
+	}
+	return raw
+}
+
 // unescape returns what a tag's value stands for. Bytes that it makes are appended to
 // scratch.
 func unescape(raw []byte, scratch *[]byte) (value []byte, ok bool) {

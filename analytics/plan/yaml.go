@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -40,6 +41,10 @@ var yamlLine = regexp.MustCompile(`line (\d+): `)
 
 // root parses a file that holds one mapping with these keys; nil after a fault.
 func (d *document) root(text []byte, keys []string) *mapping {
+	if line := notUTF8(text); line > 0 {
+		d.fault(line, "", "it is not UTF-8; save it as UTF-8")
+		return nil
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var first, second yaml.Node
 	err := decoder.Decode(&first)
@@ -66,6 +71,20 @@ func (d *document) root(text []byte, keys []string) *mapping {
 		return nil
 	}
 	return d.mapping(first.Content[0], "", keys)
+}
+
+// notUTF8 returns the first line that is not UTF-8, 0 if all are. UTF-16 says what it is
+// by its first bytes, and YAML may be that, too.
+func notUTF8(text []byte) (line int) {
+	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
+		return 0
+	}
+	for part := range bytes.Lines(text) {
+		if line++; !utf8.Valid(part) {
+			return line
+		}
+	}
+	return 0
 }
 
 // mapping checks that a node is a mapping, and its keys; any key will do if there

@@ -20,6 +20,7 @@ type Config struct {
 	MaxFileAge time.Duration `yaml:"max_file_age"` // so is one of this age
 	MaxBytes   metric.Bytes  `yaml:"max_bytes"`    // of all files; the oldest are removed
 	MaxAge     time.Duration `yaml:"max_age"`      // of a file
+	MinFree    metric.Bytes  `yaml:"min_free"`     // of the file system, for others: below it rows are dropped
 	Queue      int           `yaml:"queue"`        // rows of a reader that wait
 	Kafka      KafkaConfig   `yaml:"kafka"`
 }
@@ -61,7 +62,7 @@ var (
 func DefaultConfig() Config {
 	return Config{
 		Format: FormatNDJSON, MaxFile: 64 << 20, MaxFileAge: 5 * time.Minute,
-		MaxBytes: 1 << 30, MaxAge: 30 * 24 * time.Hour, Queue: 1 << 16,
+		MaxBytes: 1 << 30, MaxAge: 30 * 24 * time.Hour, MinFree: 256 << 20, Queue: 1 << 16,
 		Kafka: KafkaConfig{Brokers: []string{}, Topic: "weir.events", Key: KeyIdentity, MaxQueued: 32 << 20, Timeout: time.Minute},
 	}
 }

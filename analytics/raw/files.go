@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/metric"
 )
 
 // files are the files of rows: one open for each day of events, finished when it is
@@ -22,7 +24,7 @@ type files struct {
 	cfg       Config
 	log       *slog.Logger
 	stats     *stats
-	prefix    string // of the names of this agent's files: "web-1-"
+	prefix    string // of the names of the files that are made: "web-1-"
 	boot      string // of this run
 	made      int
 	lock      io.Closer
@@ -32,7 +34,11 @@ type files struct {
 	open    map[int64]*file // by day, in days since 1970
 	torn    []string        // files that an earlier run left unfinished
 	failed  time.Time       // when the disk failed last; zero: it does well
-	checked time.Time       // when the bounds were looked at last
+	full    bool            // less than MinFree is left of the disk
+	asked   time.Time       // when the disk was asked for its room last
+	free    func(folder string) (int64, error)
+	checked time.Time // when the bounds were looked at last
+	pruned  time.Time // when files that somebody took away were looked for last
 }
 
 const (
@@ -42,9 +48,14 @@ const (
 	retryAfter = 10 * time.Second
 	// checkEvery is how often the bounds are looked at, besides after each file.
 	checkEvery = time.Minute
+	// askEvery is how often the disk is asked for its room.
+	askEvery = time.Second
+	// pruneEvery is how often the manifest forgets files that somebody took away.
+	pruneEvery = time.Hour
 	// maxFiles bounds how many files there are, whatever their size.
 	maxFiles = 20_000
 
+	lockName      = ".lock"
 	tmpSuffix     = ".tmp"
 	rebuiltSuffix = ".rebuilt" // of a copy of a file that was torn
 	damagedSuffix = ".damaged"
@@ -63,10 +74,10 @@ func openFiles(cfg Config, p *plan.Plan, host string, stats *stats, log *slog.Lo
 	}
 	f := &files{
 		cfg: cfg, log: log, stats: stats, prefix: fileName(host) + "-", boot: fmt.Sprintf("%08x", time.Now().Unix()),
-		open: map[int64]*file{}, manifest: manifest{path: filepath.Join(cfg.Dir, manifestName)},
+		open: map[int64]*file{}, free: freeBytes, pruned: time.Now(), manifest: manifest{path: filepath.Join(cfg.Dir, manifestName)},
 	}
 	var err error
-	if f.lock, err = lock(filepath.Join(cfg.Dir, "."+f.prefix+"lock")); err != nil {
+	if f.lock, err = lock(filepath.Join(cfg.Dir, lockName)); err != nil {
 		return nil, fmt.Errorf("raw events in %s: %w", cfg.Dir, err)
 	}
 	found, err := f.list()
@@ -82,10 +93,19 @@ func openFiles(cfg Config, p *plan.Plan, host string, stats *stats, log *slog.Lo
 	}
 	if cfg.Format == FormatParquet {
 		f.converter = newConverter(f, p)
-		for _, one := range found {
-			if strings.HasSuffix(one.path, convertSuffix) {
-				f.converter.add(one.path)
-			}
+	}
+	for i := range found {
+		one := &found[i]
+		if !strings.HasSuffix(one.path, convertSuffix) {
+			continue
+		}
+		if f.converter != nil {
+			f.converter.add(one.path)
+			continue
+		}
+		// It was to become Parquet, which nobody wants any more.
+		if plain := strings.TrimSuffix(one.path, convertSuffix); os.Rename(one.path, plain) == nil {
+			one.path = plain
 		}
 	}
 	if err := f.manifest.complete(found, log); err != nil {
@@ -133,6 +153,10 @@ func floorDay(unix int64) int64 {
 // add writes a row, or counts it as dropped if the disk does not take it. It returns the
 // text, nil if there was no need to make it.
 func (f *files) add(r *row, e *encoder) (json []byte) {
+	if f.full {
+		f.stats.dropped[tooFull].Add(1)
+		return nil
+	}
 	day := dayOf(r)
 	one := f.open[day]
 	if one == nil {
@@ -241,6 +265,30 @@ func (f *files) finished(e manifestEntry) {
 	f.checked = time.Time{}
 }
 
+// askForRoom finds out whether there is room on the disk. Without it no rows are written,
+// and what is written is finished, so that a loader can take it away.
+func (f *files) askForRoom(now time.Time) {
+	if since := now.Sub(f.asked); since >= 0 && since < askEvery {
+		return
+	}
+	f.asked = now
+	left, err := f.free(f.cfg.Dir)
+	full := err == nil && left < int64(f.cfg.MinFree) // if the disk does not answer, writing will tell
+	if full == f.full {
+		return
+	}
+	f.full = full
+	if !full {
+		f.log.Info("there is room for raw events again", "dir", f.cfg.Dir)
+		return
+	}
+	f.log.Error("the disk has no room for raw events, and their rows are dropped; free some, or lower analytics.raw.min_free or max_bytes",
+		"dir", f.cfg.Dir, "left", metric.Bytes(max(left, 0)), "min_free", f.cfg.MinFree)
+	for day, one := range f.open {
+		f.finish(day, one)
+	}
+}
+
 // flush hands what was compressed to the system, now and then.
 func (f *files) flush(now time.Time) {
 	for day, one := range f.open {
@@ -276,6 +324,15 @@ func (f *files) keepHouse(now time.Time) {
 			return
 		}
 		f.expire(found, now)
+		if f.converter != nil && !f.full {
+			f.converter.again()
+		}
+	}
+	if since := now.Sub(f.pruned); since >= pruneEvery || since < 0 {
+		f.pruned = now
+		if err := f.manifest.prune(); err != nil {
+			f.fail(err)
+		}
 	}
 }
 
@@ -335,27 +392,35 @@ func (f *files) close(now time.Time) error {
 	return nil
 }
 
-// found is a file of this agent.
+// found is a file of rows.
 type found struct {
 	path     string // below the folder of all
 	size     int64
 	modified time.Time
 }
 
-// list returns this agent's files, the oldest first.
+// ofRows matches the names of files that an agent made, whatever its host was called
+// then: in a container that is another name at each start.
+var ofRows = regexp.MustCompile(`^.+-[0-9a-f]{8}-[0-9]{6,}(-.+)?\.(ndjson\.gz|parquet)(\.[a-z.]+)?$`)
+
+// list returns the files of rows, the oldest first.
 func (f *files) list() ([]found, error) {
 	var all []found
-	days, err := filepath.Glob(filepath.Join(f.cfg.Dir, "dt=*"))
+	days, err := os.ReadDir(f.cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, folder := range days {
+	for _, day := range days {
+		if !day.IsDir() || !strings.HasPrefix(day.Name(), "dt=") {
+			continue
+		}
+		folder := filepath.Join(f.cfg.Dir, day.Name())
 		entries, err := os.ReadDir(folder)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 		for _, entry := range entries {
-			if info, err := entry.Info(); err == nil && info.Mode().IsRegular() && strings.HasPrefix(entry.Name(), f.prefix) {
+			if info, err := entry.Info(); err == nil && info.Mode().IsRegular() && ofRows.MatchString(entry.Name()) {
 				all = append(all, found{filepath.Join(folder, entry.Name()), info.Size(), info.ModTime()})
 			}
 		}

@@ -123,15 +123,34 @@ func (m *manifest) rewrite(stays func(e *manifestEntry) bool) error {
 	return os.Rename(m.path+tmpSuffix, m.path)
 }
 
+// prune takes out files that somebody took away.
+func (m *manifest) prune() error {
+	gone := map[string]bool{}
+	err := m.each(func(e *manifestEntry, _ []byte) {
+		if !m.there(e) {
+			gone[e.File] = true
+		}
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	return m.forget(gone)
+}
+
+// there reports whether the file of a line is.
+func (m *manifest) there(e *manifestEntry) bool {
+	_, err := os.Lstat(filepath.Join(filepath.Dir(m.path), filepath.FromSlash(e.File)))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // complete brings the manifest and the files together again, after a crash between a
-// file and its line, within a line, or files that were taken away. Lines of other hosts'
-// files, which are not among those found, stay as long as their files do.
+// file and its line, within a line, or files that were taken away.
 func (m *manifest) complete(all []found, log *slog.Logger) error {
 	known := map[string]bool{}
 	if err := m.rewrite(func(e *manifestEntry) bool {
-		_, err := os.Lstat(filepath.Join(filepath.Dir(m.path), filepath.FromSlash(e.File)))
-		known[e.File] = known[e.File] || err == nil
-		return err == nil
+		there := m.there(e)
+		known[e.File] = known[e.File] || there
+		return there
 	}); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -35,6 +36,7 @@ type converter struct {
 
 	mu      sync.Mutex // guards the fields below
 	waiting []string
+	failed  []string // to be tried again
 	done    bool
 	wake    chan struct{}
 }
@@ -51,6 +53,17 @@ func (c *converter) add(path string) {
 	defer c.mu.Unlock()
 	c.waiting = append(c.waiting, path)
 	c.signal()
+}
+
+// again asks for those to be converted that could not be.
+func (c *converter) again() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.failed) > 0 {
+		c.waiting = append(c.waiting, c.failed...)
+		c.failed = nil
+		c.signal()
+	}
 }
 
 // close ends run once all files are converted, or convertAtEnd is up.
@@ -92,10 +105,25 @@ func (c *converter) run() {
 		case path == "":
 			<-c.wake
 		default:
-			if err := c.convert(path); err != nil {
-				c.log.Error("a file of raw events cannot be made Parquet; it is tried again at the next start", "file", path, "error", err)
-			}
+			c.try(path)
 		}
+	}
+}
+
+// try converts a file, or notes what becomes of it otherwise. One that is gone was too
+// old, and one that is damaged will not get better.
+func (c *converter) try(path string) {
+	err := c.convert(path)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, errTorn):
+		c.files.stats.setAside.Add(1)
+		c.log.Error("a file of raw events is damaged and cannot be made Parquet; it was set aside", "file", path+damagedSuffix, "error", errors.Join(err, os.Rename(path, path+damagedSuffix)))
+	default:
+		c.log.Error("a file of raw events cannot be made Parquet; it is tried again in a minute", "file", path, "error", err)
+		c.mu.Lock()
+		c.failed = append(c.failed, path)
+		c.mu.Unlock()
 	}
 }
 

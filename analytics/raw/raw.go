@@ -65,10 +65,11 @@ type dropReason int
 const (
 	queueFull  dropReason = iota // rows came faster than they can be written
 	writeError                   // the disk failed, or is full
+	tooFull                      // less than MinFree would be left of it
 	dropReasons
 )
 
-var dropReasonNames = [dropReasons]string{"queue_full", "write_error"}
+var dropReasonNames = [dropReasons]string{"queue_full", "write_error", "min_free"}
 
 const (
 	// drainEvery is how often queues are emptied that do not fill.
@@ -164,6 +165,9 @@ func (s *Sink) drain(now time.Time) {
 	s.mu.Lock()
 	queues := s.queues
 	s.mu.Unlock()
+	if s.files != nil {
+		s.files.askForRoom(now)
+	}
 	for _, q := range queues {
 		q.drain(s.write)
 	}
@@ -203,7 +207,9 @@ func (s *Sink) Readings(dst []metric.Reading) []metric.Reading {
 	total("rows.sampled_out", s.stats.sampledOut.Load())
 	total("rows.written", s.stats.written.Load())
 	total("rows.dropped", shed, "reason:"+dropReasonNames[queueFull])
-	total("rows.dropped", s.stats.dropped[writeError].Load(), "reason:"+dropReasonNames[writeError])
+	for _, why := range []dropReason{writeError, tooFull} {
+		total("rows.dropped", s.stats.dropped[why].Load(), "reason:"+dropReasonNames[why])
+	}
 	level("rows.queued", float64(waiting)+float64(s.stats.buffered.Load()))
 	total("files", s.stats.files.Load())
 	total("files.expired", s.stats.expired.Load())

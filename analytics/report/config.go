@@ -23,6 +23,7 @@ type Config struct {
 	Schedule string        `yaml:"schedule"` // minute, hour, day, month and weekday, or @daily and the like
 	Timezone string        `yaml:"timezone"` // of the schedule, a name of the IANA database; "": UTC
 	Metrics  []string      `yaml:"metrics"`  // key paths, with * for anything but a dot; none: all
+	Scope    string        `yaml:"scope"`    // fleet (or ""): of all hosts that share a Redis, made by one of them; host: of this one
 	Compare  string        `yaml:"compare"`  // previous_period, or "" for nothing
 	Formats  []string      `yaml:"formats"`  // of files; none: json
 	Folder   string        `yaml:"folder"`   // for files; "" with a webhook: none, without: reports in the state folder
@@ -34,6 +35,8 @@ type Config struct {
 const (
 	// DefaultKeep is how many periods' files are kept of a report.
 	DefaultKeep = 400
+	// ScopeFleet and ScopeHost say whose counts a report is of.
+	ScopeFleet, ScopeHost = "fleet", "host"
 	// PreviousPeriod compares each value with that of the window before.
 	PreviousPeriod = "previous_period"
 
@@ -80,6 +83,9 @@ func (c *Config) validate(fault func(key, format string, args ...any)) {
 	}
 	if c.Compare != "" && c.Compare != PreviousPeriod {
 		fault("compare", "there is no %q to compare with; use %s or nothing", c.Compare, PreviousPeriod)
+	}
+	if c.Scope != "" && c.Scope != ScopeFleet && c.Scope != ScopeHost {
+		fault("scope", "there is no scope %q; use %s or %s", c.Scope, ScopeFleet, ScopeHost)
 	}
 	for i, format := range c.Formats {
 		if !slices.Contains(Formats, format) {

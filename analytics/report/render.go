@@ -74,8 +74,9 @@ func (d *Document) json() []byte {
 		Period  time.Time      `json:"period"`
 		Made    time.Time      `json:"made_at"`
 		Host    string         `json:"host"`
+		Hosts   Hosts          `json:"hosts"`
 		Metrics map[string]any `json:"metrics"`
-	}{d.Report, d.Period, d.Made.UTC(), d.Host, tree}, "", "  ")
+	}{d.Report, d.Period, d.Made.UTC(), d.Host, d.Hosts, tree}, "", "  ")
 	if err != nil {
 		panic("BUG: a report cannot be written as JSON: " + err.Error())
 	}
@@ -118,14 +119,47 @@ func value(v *float64, none string) string {
 	return plain(*v)
 }
 
+// readable is a number for people: sums of fractions end after two places, and what is
+// too long for a table is a power of ten.
+func readable(v float64) string {
+	const longest = 1e15
+	if math.Abs(v) >= longest {
+		return strconv.FormatFloat(v, 'e', 3, 64)
+	}
+	return plain(math.Round(v*100) / 100)
+}
+
+func readableValue(v *float64, none string) string {
+	if v == nil {
+		return none
+	}
+	return readable(*v)
+}
+
+// brief is a number for the axis of a chart.
+func brief(v float64) string {
+	const short = 1e6
+	if math.Abs(v) < short {
+		return plain(math.Round(v*100) / 100)
+	}
+	power := 0
+	for v = v / short; math.Abs(v) >= 1000 && power < 2; power++ {
+		v /= 1000
+	}
+	if math.Abs(v) >= 1000 {
+		return strconv.FormatFloat(v*1e12, 'e', 1, 64)
+	}
+	return strconv.FormatFloat(v, 'g', 4, 64) + " " + "MGT"[power:power+1]
+}
+
 // cells are a row for people: metric, value, error, before, change, days, remarks.
 func (r *Row) cells() []string {
 	before, change, margin := "", "", "exact"
 	if r.Previous != nil {
-		before = value(r.Previous.Value, "none: "+r.Previous.Status)
+		before = readableValue(r.Previous.Value, "none: "+r.Previous.Status)
 	}
 	if by, share, ok := r.change(); ok {
-		if change = plain(by); by > 0 {
+		if change = readable(by); by > 0 {
 			change = "+" + change
 		}
 		if *r.Previous.Value != 0 {
@@ -142,7 +176,7 @@ func (r *Row) cells() []string {
 	if first == "" {
 		first = "ever"
 	}
-	return []string{r.Name, value(r.Value, "none: "+r.Status), margin, before, change, first + " to " + r.Last + " " + r.Timezone, strings.Join(r.Remarks(), ", ")}
+	return []string{r.Name, readableValue(r.Value, "none: "+r.Status), margin, before, change, first + " to " + r.Last + " " + r.Timezone, strings.Join(r.Remarks(), ", ")}
 }
 
 // Remarks is what to know of a value besides its number.
@@ -170,7 +204,10 @@ var header = []string{"Metric", "Value", "Error", "Before", "Change", "Days", "R
 func (d *Document) title() string { return d.Report + ", " + d.Period.Format("2006-01-02 15:04 MST") }
 
 func (d *Document) origin() string {
-	return fmt.Sprintf("As counted by %s, made at %s.", d.Host, d.Made.UTC().Format("2006-01-02 15:04:05 MST"))
+	if d.Hosts == (Hosts{}) {
+		return fmt.Sprintf("As counted by %s, made at %s.", d.Host, d.Made.UTC().Format("2006-01-02 15:04:05 MST"))
+	}
+	return fmt.Sprintf("As counted by %s, made by %s at %s.", d.Hosts, d.Host, d.Made.UTC().Format("2006-01-02 15:04:05 MST"))
 }
 
 func (d *Document) markdown() []byte {
@@ -250,7 +287,8 @@ func (r *Row) chart(b *strings.Builder) {
 	label := func(x, y float64, anchor, text string) {
 		fmt.Fprintf(b, "<text class=\"axis\" x=\"%g\" y=\"%g\" text-anchor=\"%s\">%s</text>\n", x, y, anchor, html.EscapeString(text))
 	}
-	label(0, 14, "start", plain(most))
+	label(left-6, 14, "end", brief(most))
+	label(left-6, height-bottom, "end", "0")
 	label(left, height-4, "start", r.Daily[0].Day)
 	label(width, height-4, "end", r.Daily[len(r.Daily)-1].Day)
 	b.WriteString("</svg>\n</figure>\n")

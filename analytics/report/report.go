@@ -7,15 +7,39 @@
 package report
 
 import (
+	"context"
+	"fmt"
 	"time"
 )
 
 // Source knows values.
 type Source interface {
-	// Rows returns the values that metrics had, or have for, a moment, of those that
-	// match: with that of the window before if previous is set, and with those of the
-	// last days.
-	Rows(at time.Time, matches func(keyPath string) bool, previous bool) []Row
+	// Rows returns the values that metrics had, or have for, a moment, and those of the
+	// last days. That it cannot know them now is an error.
+	Rows(ctx context.Context, q Query) ([]Row, Hosts, error)
+}
+
+// Query is what a report asks a Source.
+type Query struct {
+	At       time.Time
+	Matches  func(keyPath string) bool // which metrics
+	Previous bool                      // with the value of the window before
+	Host     bool                      // of this host, though hosts may share counts
+}
+
+// Fleet is what hosts that share counts know of each other's reports.
+type Fleet interface {
+	// Done returns which period of a report some host was done with last, the zero time
+	// if none was, and whether it is this host that makes reports now.
+	Done(ctx context.Context, report string) (period time.Time, mine bool, err error)
+	// SetDone lets all hosts know that a period is done.
+	SetDone(ctx context.Context, report string, period time.Time) error
+}
+
+// Hosts is how many hosts' counts a report is made of.
+type Hosts struct {
+	Seen     int `json:"seen"`     // in the last minutes
+	Expected int `json:"expected"` // as many as were seen in the last day
 }
 
 // Row is a metric's value over one time frame. Of days the first and the last count.
@@ -37,8 +61,22 @@ type Row struct {
 	Sampled     bool     `json:"sampled"`  // somebody is missing
 	Revision    uint32   `json:"revision"` // how often a day of it changed after it was over
 	Scope       string   `json:"scope"`    // whose events
-	Previous    *Row     `json:"previous,omitempty"`
-	Daily       []Daily  `json:"daily,omitempty"`
+
+	// Versions is those of the events' definitions.
+	Versions map[string]string `json:"schema_versions,omitempty"`
+	Previous *Row              `json:"previous,omitempty"`
+	Daily    []Daily           `json:"daily,omitempty"`
+}
+
+// String says whose counts they are.
+func (h Hosts) String() string {
+	if h.Seen < h.Expected {
+		return fmt.Sprintf("%d of %d hosts, so numbers may be too low", h.Seen, h.Expected)
+	}
+	if h.Seen == 1 {
+		return "this host"
+	}
+	return fmt.Sprintf("all %d hosts", h.Seen)
 }
 
 // Daily is the value of one day.
@@ -53,6 +91,7 @@ type Document struct {
 	Period time.Time // when it was due, in the report's zone
 	Made   time.Time
 	Host   string
+	Hosts  Hosts
 	Rows   []Row
 }
 

@@ -23,13 +23,16 @@ import (
 )
 
 // values is a Source with two metrics, one of which has no value.
-type values struct{ asked []time.Time }
+type values struct {
+	asked []time.Time
+	err   error
+}
 
-func (v *values) Rows(at time.Time, matches func(string) bool, previous bool) (rows []Row) {
-	v.asked = append(v.asked, at)
+func (v *values) Rows(_ context.Context, q Query) (rows []Row, hosts Hosts, err error) {
+	v.asked = append(v.asked, q.At)
 	seven, five := 7.0, 5.0
 	for _, keyPath := range []string{"usage.teams.users", "usage.teams", "usage.other"} {
-		if !matches(keyPath) {
+		if !q.Matches(keyPath) {
 			continue
 		}
 		r := Row{
@@ -37,7 +40,7 @@ func (v *values) Rows(at time.Time, matches func(string) bool, previous bool) (r
 			Value: &seven, Status: "ok", Error: 0.0081, Days: 7, Observed: 6, Revision: 2, Scope: "host",
 			Daily: []Daily{{"2026-03-07", &five}, {"2026-03-08", nil}},
 		}
-		if previous {
+		if q.Previous {
 			r.Previous = &Row{Name: r.Name, First: "2026-02-23", Last: "2026-03-01", Value: &five, Status: "ok"}
 		}
 		if keyPath == "usage.other" {
@@ -45,7 +48,7 @@ func (v *values) Rows(at time.Time, matches func(string) bool, previous bool) (r
 		}
 		rows = append(rows, r)
 	}
-	return rows
+	return rows, Hosts{Seen: 19, Expected: 20}, v.err
 }
 
 func at(text string) time.Time {
@@ -61,7 +64,7 @@ func newReporter(t *testing.T, folder string, v *values, all ...Config) *Reporte
 	if err := Validate("analytics.reports", all); err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(all, v, "web-1", folder, slog.New(slog.DiscardHandler))
+	r, err := New(all, v, nil, "web-1", folder, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +122,96 @@ func TestSchedule(t *testing.T) {
 	r.tick(t.Context(), at("2026-04-02 12:00"))
 	if got := files(t, reports); !slices.Contains(got, "daily-20260402T003000Z.json") {
 		t.Errorf("made: %v", got)
+	}
+}
+
+// shared is what hosts know of each other.
+type shared struct {
+	done  map[string]time.Time
+	maker int
+	err   error
+}
+
+// hostOf is one of them.
+type hostOf struct {
+	*shared
+	number int
+}
+
+func (h hostOf) Done(_ context.Context, report string) (time.Time, bool, error) {
+	return h.done[report], h.number == h.maker, h.err
+}
+
+func (h hostOf) SetDone(_ context.Context, report string, period time.Time) error {
+	if h.err == nil {
+		h.done[report] = period
+	}
+	return h.err
+}
+
+// Of hosts that share counts one makes a report, another one goes on where it ended, and
+// what nobody can know waits.
+func TestOneHostMakesAReport(t *testing.T) {
+	daily := Config{Name: "daily", Schedule: "0 6 * * *"}
+	all, v := &shared{done: map[string]time.Time{}}, &values{}
+	states := []string{t.TempDir(), t.TempDir(), t.TempDir()}
+	host := func(i int) *Reporter {
+		r := newReporter(t, states[i], v, daily, Config{Name: "own", Schedule: "0 6 * * *", Scope: ScopeHost})
+		r.fleet = hostOf{all, i}
+		return r
+	}
+	hosts := []*Reporter{host(0), host(1)}
+	tick := func(moment string) {
+		for _, r := range hosts {
+			r.tick(t.Context(), at(moment))
+		}
+	}
+	want := func(number int, name string, count int) {
+		t.Helper()
+		n := 0
+		for _, file := range files(t, filepath.Join(states[number], "reports")) {
+			if strings.HasPrefix(file, name) {
+				n++
+			}
+		}
+		if n != count {
+			t.Errorf("host %d made %s %d times, want %d", number, name, n, count)
+		}
+	}
+	tick("2026-03-01 12:00")
+	tick("2026-03-02 12:00")
+	want(0, "daily", 1)
+	want(1, "daily", 0)
+	want(1, "own", 1)
+
+	t.Log("no host can be asked")
+	all.err = io.ErrUnexpectedEOF
+	tick("2026-03-03 12:00")
+	want(0, "daily", 1)
+	want(0, "own", 2)
+
+	t.Log("another host makes what was left")
+	all.err, all.maker = nil, 1
+	tick("2026-03-04 12:00")
+	want(0, "daily", 1)
+	want(1, "daily", 2)
+
+	t.Log("a new host makes what all the others were away for")
+	hosts = append(hosts[:0], host(2))
+	all.maker = 2
+	tick("2026-03-06 12:00")
+	want(2, "daily", 2)
+	want(2, "own", 0)
+
+	t.Log("values that cannot be had are asked for again")
+	v.err = io.ErrUnexpectedEOF
+	tick("2026-03-07 12:00")
+	want(2, "daily", 2)
+	v.err = nil
+	tick("2026-03-07 12:01")
+	want(2, "daily", 3)
+	if got := all.done["daily"]; !got.Equal(at("2026-03-07 06:00")) {
+		t.Errorf("done is %v", got)
 	}
 }
 
@@ -193,7 +286,8 @@ func TestMetricsAreChosen(t *testing.T) {
 	} {
 		c := Config{Metrics: []string{test.pattern}}
 		var got []string
-		for _, r := range (&values{}).Rows(time.Now(), c.matches, false) {
+		rows, _, _ := (&values{}).Rows(t.Context(), Query{At: time.Now(), Matches: c.matches})
+		for _, r := range rows {
 			got = append(got, r.KeyPath)
 		}
 		if !slices.Equal(got, test.want) {

@@ -29,6 +29,7 @@ import (
 // Reporter makes reports when they are due.
 type Reporter struct {
 	source Source
+	fleet  Fleet // nil: this host makes all reports
 	host   string
 	folder string // of state
 	log    *slog.Logger
@@ -48,6 +49,7 @@ type job struct {
 	done     time.Time // period that was delivered, or given up, last; zero: none yet
 	failures int       // of the period under way
 	retry    time.Time // not before
+	waits    bool      // the log was told that other hosts cannot be asked
 }
 
 const (
@@ -67,9 +69,9 @@ const (
 )
 
 // New reads which periods an earlier run was done with, and starts nothing. all must
-// have passed Validate; folder is for state.
-func New(all []Config, source Source, host, folder string, log *slog.Logger) (*Reporter, error) {
-	r := &Reporter{source: source, host: host, folder: folder, log: log, client: &http.Client{
+// have passed Validate; folder is for state. fleet is nil if hosts share nothing.
+func New(all []Config, source Source, fleet Fleet, host, folder string, log *slog.Logger) (*Reporter, error) {
+	r := &Reporter{source: source, fleet: fleet, host: host, folder: folder, log: log, client: &http.Client{
 		Timeout: webhookTimeout,
 		// Somewhere else is somebody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -109,14 +111,46 @@ func (r *Reporter) Run(ctx context.Context) {
 // tick makes what is due.
 func (r *Reporter) tick(ctx context.Context, now time.Time) {
 	for _, j := range r.jobs {
-		for ctx.Err() == nil {
+		for ctx.Err() == nil && r.begin(ctx, j) {
 			period, due := r.next(j, now)
 			if !due || now.Before(j.retry) {
 				break
 			}
-			r.make(ctx, j, period, now)
+			if done, mine := r.ask(ctx, j); done.After(j.done) {
+				j.done, j.failures = done, 0
+				r.save()
+			} else if mine {
+				r.make(ctx, j, period, now)
+			} else {
+				break
+			}
 		}
 	}
+}
+
+// begin reports whether it is known which periods are done. A host that is new goes on
+// where the others are.
+func (r *Reporter) begin(ctx context.Context, j *job) bool {
+	if r.fleet == nil || j.Scope == ScopeHost || !j.done.IsZero() {
+		return true
+	}
+	done, _, err := r.fleet.Done(ctx, j.Name)
+	j.done = done
+	return err == nil
+}
+
+// ask returns which period of a report some host was done with last, and whether this
+// one is to make those that follow.
+func (r *Reporter) ask(ctx context.Context, j *job) (done time.Time, mine bool) {
+	if r.fleet == nil || j.Scope == ScopeHost {
+		return done, true
+	}
+	done, mine, err := r.fleet.Done(ctx, j.Name)
+	if err != nil && ctx.Err() == nil && !j.waits {
+		r.log.Warn("a report waits: what other hosts made is not known", "report", j.Name, "error", err)
+	}
+	j.waits = err != nil
+	return done, mine && err == nil
 }
 
 // next returns the period of a report that is to be made next, if it is due. Of those
@@ -145,11 +179,7 @@ func (r *Reporter) next(j *job, now time.Time) (period time.Time, due bool) {
 
 // make makes and delivers one report, or notes when to try again.
 func (r *Reporter) make(ctx context.Context, j *job, period, now time.Time) {
-	d := &Document{Report: j.Name, Period: period, Made: now, Host: r.host, Rows: r.source.Rows(period, j.matches, j.Compare != "")}
-	err := r.write(j, d)
-	if err == nil {
-		err = r.post(ctx, j, d)
-	}
+	err := r.deliver(ctx, j, &Document{Report: j.Name, Period: period, Made: now, Host: r.host})
 	var refused *refusedError
 	switch {
 	case err == nil:
@@ -171,6 +201,24 @@ func (r *Reporter) make(ctx context.Context, j *job, period, now time.Time) {
 	}
 	j.done, j.failures, j.retry = period, 0, time.Time{}
 	r.save()
+	if r.fleet == nil || j.Scope == ScopeHost {
+		return
+	}
+	if err := r.fleet.SetDone(ctx, j.Name, period); err != nil {
+		r.log.Warn("other hosts may make a report again, with the same idempotency key", "report", j.Name, "period", period, "error", err)
+	}
+}
+
+// deliver fills in a document and brings it where it is wanted.
+func (r *Reporter) deliver(ctx context.Context, j *job, d *Document) (err error) {
+	d.Rows, d.Hosts, err = r.source.Rows(ctx, Query{At: d.Period, Matches: j.matches, Previous: j.Compare != "", Host: j.Scope == ScopeHost})
+	if err != nil {
+		return fmt.Errorf("its values: %w", err)
+	}
+	if err := r.write(j, d); err != nil {
+		return err
+	}
+	return r.post(ctx, j, d)
 }
 
 // save remembers which periods are done.

@@ -135,7 +135,7 @@ func newReporter(cfg config.Config, e *analytics.Engine, log *slog.Logger) (*rep
 	if err != nil {
 		return nil, err
 	}
-	return report.New(cfg.Analytics.Reports, e, cfg.Aggregator.Hostname, folder, log)
+	return report.New(cfg.Analytics.Reports, e, e.Fleet(), cfg.Aggregator.Hostname, folder, log)
 }
 
 // runReporter makes reports until ctx is done.
@@ -254,7 +254,12 @@ func printReport(out io.Writer, r *analytics.Report) error {
 }
 
 // remarks is what to know of a value.
-func remarks(v *analytics.Value) []string {
+func remarks(v *analytics.Value) (all []string) {
+	if len(v.Keys) > 0 {
+		all = append(all, "all hosts")
+	} else if !v.Emitted {
+		all = append(all, "this host")
+	}
 	row := v.Row()
-	return row.Remarks()
+	return append(all, row.Remarks()...)
 }

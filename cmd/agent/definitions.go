@@ -341,8 +341,8 @@ func newImportCommand(d *definitions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := plan.WriteFiles(d.folder, got.Files, replace); err != nil {
-				return fmt.Errorf("import: nothing is written; name another folder, or write over these with --replace\n%w", err)
+			if err := writeImported(d, got.Files, replace); err != nil {
+				return err
 			}
 			for _, note := range got.Notes {
 				fmt.Fprintf(cmd.OutOrStdout(), "note: %s\n", note)
@@ -353,6 +353,22 @@ func newImportCommand(d *definitions) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "write over definitions that are there already")
 	return cmd
+}
+
+// writeImported writes definitions, unless there would be faults with those in the folder.
+func writeImported(d *definitions, files []plan.File, replace bool) error {
+	err := plan.CheckFiles(d.folder, files, d.cfg.Analytics.Options())
+	var faults plan.Faults
+	if errors.As(err, &faults) {
+		return fmt.Errorf("import: nothing is written, since there would be faults with what is in %s; name another folder\n%w", d.folder, faults)
+	}
+	if err == nil {
+		err = plan.WriteFiles(d.folder, files, replace)
+	}
+	if err != nil {
+		return fmt.Errorf("import: nothing is written; name another folder, or write over these with --replace\n%w", err)
+	}
+	return nil
 }
 
 // newExportCommand is `weir events export`.

@@ -142,6 +142,21 @@ func TestEventsImportCommand(t *testing.T) {
 			}
 		})
 	}
+	// Somebody defined one of the events before, in a file of another name.
+	folder := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(folder, "events", "growth"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(folder, "events", "growth", "mine.yml")
+	if err := os.WriteFile(own, []byte("event: open_cookbook_in_kitchen\ndescription: It is what it is.\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := inFolder(t, folder, "import", "gitlab", fixtures+"gitlab", "--replace"); code != 1 || !strings.Contains(stderr, "is defined in") {
+		t.Errorf("an import that spoils a folder: exit code %d\n%s", code, stderr)
+	}
+	if stdout, stderr, code := inFolder(t, folder, "list"); code != 0 {
+		t.Errorf("it is spoilt: %s%s", stdout, stderr)
+	}
 	if _, stderr, code := inFolder(t, t.TempDir(), "import", "segment", "."); code != 1 || !strings.Contains(stderr, `there is no source "segment"`) {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/analytics"
+	"github.com/weir-agent/weir/internal/testkit"
 )
 
 // A report that is due while nobody is there is made at the next start, once; and
@@ -65,6 +66,57 @@ func TestReportsAreMade(t *testing.T) {
 		if out, _, code := execute(t, binary, nil, "events", "report", "--state", state, "--format", format); code != 0 || !strings.Contains(out, want) {
 			t.Errorf("%s: exit code %d\n%s", format, code, out)
 		}
+	}
+}
+
+// Of agents that share counts one makes a report of all.
+func TestOneAgentReportsForAll(t *testing.T) {
+	server := testkit.StartRedis(t)
+	binary, folder := build(t), t.TempDir()
+	var hosts []*process
+	state := func(i int) string { return filepath.Join(folder, fmt.Sprintf("host-%d", i)) }
+	missed := func(i int) { // it was done for the last time three minutes ago
+		if err := os.MkdirAll(filepath.Join(state(i), "analytics"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Appendf(nil, `{"each-minute":%q}`, time.Now().Add(-3*time.Minute).UTC().Format(time.RFC3339))
+		if err := os.WriteFile(filepath.Join(state(i), "analytics", "reports.json"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(i int) *process {
+		missed(i)
+		return start(t, binary, append(fleetSettings(state(i), server.Address), `WEIR_ANALYTICS_REPORTS=[{name: each-minute, schedule: "* * * * *"}]`)...)
+	}
+	for i := range 3 {
+		hosts = append(hosts, run(i))
+		sendLines(t, hosts[i].address, fmt.Sprintf("analytics.team.created:1|c|#user_id:%d,plan:pro", i))
+	}
+	made := func() map[string]int {
+		files := map[string]int{}
+		for i := range hosts {
+			all, _ := filepath.Glob(filepath.Join(state(i), "analytics", "reports", "*.json"))
+			for _, file := range all {
+				files[filepath.Base(file)]++
+			}
+		}
+		return files
+	}
+	eventually(t, "reports are made", func() bool { return len(made()) >= 3 })
+	for name, n := range made() {
+		if n != 1 {
+			t.Errorf("%s was made by %d hosts", name, n)
+		}
+	}
+	for _, p := range hosts {
+		if code := p.stop(t); code != 0 {
+			t.Errorf("exit code %d\n%s", code, p.log())
+		}
+	}
+	files, _ := filepath.Glob(filepath.Join(folder, "host-*", "analytics", "reports", "*.json"))
+	content, err := os.ReadFile(files[0])
+	if err != nil || !strings.Contains(string(content), `"expected": 3`) {
+		t.Errorf("%v\n%s", err, content)
 	}
 }
 

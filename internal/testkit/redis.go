@@ -104,6 +104,29 @@ func (r *Redis) Do(words ...string) string {
 	return text
 }
 
+// Numbers runs many commands, a line each, whose answers are numbers.
+func (r *Redis) Numbers(commands []string) []float64 {
+	r.t.Helper()
+	arguments := []string{"-p", r.port, "--no-auth-warning"}
+	if r.password != "" {
+		arguments = append(arguments, "-a", r.password)
+	}
+	cli := exec.Command("redis-cli", arguments...)
+	cli.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+	text, err := cli.CombinedOutput()
+	answers := strings.Fields(string(text))
+	if err != nil || len(answers) != len(commands) {
+		r.t.Fatalf("redis-cli with %d commands: %v: %.1000s", len(commands), err, text)
+	}
+	numbers := make([]float64, len(answers))
+	for i, answer := range answers {
+		if numbers[i], err = strconv.ParseFloat(answer, 64); err != nil {
+			r.t.Fatalf("redis-cli %.100s: %q is no number", commands[i], answer)
+		}
+	}
+	return numbers
+}
+
 // Number is Do for an answer that is a number.
 func (r *Redis) Number(words ...string) float64 {
 	r.t.Helper()

@@ -17,6 +17,7 @@ class GardenPlantedEvent(analytics.Event):
         analytics.Attribute("garden_id"),
         analytics.Attribute("area", type=float, required=False),
         analytics.Attribute('organic', type=bool),
+        analytics.Attribute('mobile', type=bool, required=False),
         analytics.Map(
             "soil",
             (

@@ -32,3 +32,15 @@ func lock(path string) (io.Closer, error) {
 	}
 	return f, nil
 }
+
+// freeBytes is how much may still be written to the file system of a folder.
+func freeBytes(folder string) (int64, error) {
+	var s unix.Statfs_t
+	for {
+		err := unix.Statfs(folder, &s)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return int64(s.Bavail) * int64(s.Bsize), err
+	}
+}

@@ -155,6 +155,7 @@ func (f *fold) state() foldState {
 // aside.
 func (g *Guard) Open(file string) {
 	g.file = file
+	diskio.RemoveHalfWritten(file)
 	if err := g.Load(file); err != nil {
 		moved := os.Rename(file, file+".damaged")
 		g.log.Warn("the state of the cardinality guards is damaged and was set aside: folds of the last run are forgotten",

@@ -28,6 +28,7 @@ import (
 
 	"github.com/weir-agent/weir/analytics/plan"
 	"github.com/weir-agent/weir/analytics/raw"
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // Engine counts events.
@@ -56,6 +57,8 @@ type Engine struct {
 	steady  int64      // seconds without a jump of the clock, since days were erased last
 	last    int64      // Unix seconds of the last tick
 	failed  bool       // the last save
+
+	unreported bool // the last report could not be written
 
 	erased  day       // the days before it are gone
 	orphans []*record // days of rules that the plan does not have any more
@@ -103,6 +106,9 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 	e.generation.Store(g)
 	if err := e.open(); err != nil {
 		return nil, err
+	}
+	for _, name := range []string{reportName, keyFileName} { // nobody else writes them: the file is open
+		diskio.RemoveHalfWritten(filepath.Join(cfg.StateDir, name))
 	}
 	if e.share, err = newSharer(e); err != nil {
 		return nil, errors.Join(err, e.store.close())

@@ -2,7 +2,9 @@ package analytics
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -29,7 +31,8 @@ key_path: usage.paid
 description: What was paid for all invoices together.
 time_frame: [1d, 7d, all]
 events: [{name: invoice.paid, operator: sum(amount)}]
-`}, nil)
+`,
+	}, nil)
 	yesterday := h.now.Unix() - secondsPerDay
 	for _, amount := range []string{"0", "1.7e308"} {
 		h.send("analytics.invoice.paid:4294967296|c|@1e-300|#amount:"+amount, "analytics.invoice.paid:4294967296|c|#amount:"+amount,
@@ -240,4 +243,29 @@ func TestTheSpeakerReadsWhatWasBroughtBack(t *testing.T) {
 	server.Do("FLUSHALL")
 	round(leader, other)
 	check("after")
+}
+
+// What a kill left half written is gone after the next start, and a report that cannot be
+// written is told once.
+func TestReportsThatCannotBeWritten(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00")
+	h.stop()
+	left := filepath.Join(h.cfg.StateDir, reportName+".tmp-17")
+	if err := os.WriteFile(left, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is still there: %v", left, err)
+	}
+	path := filepath.Join(h.cfg.StateDir, reportName)
+	if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "folder"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		h.tick()
+	}
+	if n := strings.Count(h.log.String(), "the report cannot be written"); n != 1 {
+		t.Errorf("the log says it %d times", n)
+	}
 }

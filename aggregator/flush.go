@@ -30,7 +30,8 @@ type flusher struct {
 	own       ownSeries
 	refolding map[uint32]int // the guard's metrics of which the folds changed: how often to look for what is stale
 
-	sizes struct{ series, sketches int } // of the last batch
+	sizes   struct{ series, sketches int } // of the last batch
+	created uint64                         // contexts, when it was begun
 
 	mu    sync.Mutex // guards stats
 	stats flushStats
@@ -38,7 +39,7 @@ type flusher struct {
 
 // aggregate is a series made of a histogram.
 type aggregate struct {
-	suffix string
+	suffix metric.Suffix
 	kind   metric.SeriesType
 	value  func(*summary) float64
 }
@@ -80,9 +81,9 @@ func (f *flusher) aggregateNamed(name string) aggregate {
 		"count":  func(s *summary) float64 { return s.weight / f.seconds },
 	}[name]
 	if name == "count" {
-		return aggregate{".count", metric.Rate, value}
+		return aggregate{metric.AggregateSuffix(name), metric.Rate, value}
 	}
-	return aggregate{"." + name, metric.GaugeType, value}
+	return aggregate{metric.AggregateSuffix(name), metric.GaugeType, value}
 }
 
 // intervalsIn returns how many whole intervals cover a duration.
@@ -103,8 +104,8 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 		Start:     start,
 		Interval:  f.length,
 		AgentHost: f.a.cfg.Hostname,
-		// A batch is about as large as the last one.
-		Series:   make([]metric.Series, 0, f.sizes.series+f.sizes.series/16+64),
+		// A batch is about as large as the last one, but for what is new.
+		Series:   make([]metric.Series, 0, f.sizes.series+f.newContexts()+64),
 		Sketches: make([]metric.SketchPoint, 0, f.sizes.sketches),
 	}
 	m := merge{flusher: f, batch: b, profiles: f.a.contexts.profileChunks()}
@@ -140,6 +141,14 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 		f.mu.Unlock()
 	}
 	return b
+}
+
+// newContexts returns how many contexts were made since it was last called.
+func (f *flusher) newContexts() int {
+	_, created, _ := f.a.contexts.count()
+	n := created - f.created
+	f.created = created
+	return int(n)
 }
 
 func (f *flusher) statistics() flushStats {
@@ -214,11 +223,11 @@ func (m *merge) counter(at cell, parts []*float64) bool {
 		*p = untouched
 	}
 	if !isUntouched(sum) {
-		m.emit(m.contextOf(at), "", sum/m.seconds, metric.Rate)
+		m.emit(m.contextOf(at), 0, sum/m.seconds, metric.Rate)
 		return true
 	}
 	if at.seen != 0 && m.intervals-at.seen <= m.zeroFill {
-		m.emit(m.contextOf(at), "", 0, metric.Rate)
+		m.emit(m.contextOf(at), 0, 0, metric.Rate)
 	}
 	return false
 }
@@ -234,7 +243,7 @@ func (m *merge) gauge(at cell, parts []*gauge) bool {
 	if last.stamp == 0 {
 		return false
 	}
-	m.emit(m.contextOf(at), "", last.value, metric.GaugeType)
+	m.emit(m.contextOf(at), 0, last.value, metric.GaugeType)
 	return true
 }
 
@@ -254,7 +263,7 @@ func (m *merge) keptGauge(at cell, parts []*keptGauge) bool {
 		releaseAll(at, parts, (*keptGauge).release)
 	}
 	if sampled || at.seen != 0 {
-		m.emit(m.contextOf(at), "", m.kept[at.slot], metric.GaugeType)
+		m.emit(m.contextOf(at), 0, m.kept[at.slot], metric.GaugeType)
 	}
 	return sampled
 }
@@ -268,7 +277,7 @@ func (m *merge) set(at cell, parts []*set) bool {
 	if all.sketch != nil {
 		m.stats.EstimatedSets++
 	}
-	m.emit(m.contextOf(at), "", all.size(), metric.GaugeType)
+	m.emit(m.contextOf(at), 0, all.size(), metric.GaugeType)
 	resetAll(parts, (*set).reset)
 	return true
 }
@@ -350,7 +359,7 @@ func resetAll[T any](parts []*T, reset func(*T)) {
 
 // emit adds a series to the batch, unless its value overflowed: the intake
 // refuses a whole payload for one infinity.
-func (m *merge) emit(context *metric.Context, suffix string, value float64, kind metric.SeriesType) {
+func (m *merge) emit(context *metric.Context, suffix metric.Suffix, value float64, kind metric.SeriesType) {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		m.stats.NotFinite++
 		return

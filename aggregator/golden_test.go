@@ -284,14 +284,14 @@ func writeBatch(out *bytes.Buffer, b *metric.Batch) {
 	}
 	for _, s := range b.Series {
 		stamp := stamp
-		if s.Time != 0 {
-			stamp = "@" + strconv.FormatInt(s.Time, 10)
+		if s.Time() != 0 {
+			stamp = "@" + strconv.FormatInt(s.Time(), 10)
 		}
 		unit := ""
 		if s.Unit() != "" {
 			unit = " " + s.Unit()
 		}
-		fmt.Fprintf(out, "    %s %s %s%s = %s%s%s\n", stamp, s.Type, s.Context.Name(), s.Suffix, number(s.Value), unit, about(s.Context))
+		fmt.Fprintf(out, "    %s %s %s%s = %s%s%s\n", stamp, s.Type, s.Context.Name(), s.Suffix.String(), number(s.Value), unit, about(s.Context))
 	}
 	for _, p := range b.Sketches {
 		s := p.Sketch

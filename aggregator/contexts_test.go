@@ -3,6 +3,7 @@ package aggregator
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -124,4 +125,32 @@ func TestKeyIndexWithLikeHashes(t *testing.T) {
 		}
 	}
 	check()
+}
+
+// Contexts are no objects each, which the garbage collector would have to look at.
+func TestContextsAreFewObjects(t *testing.T) {
+	const n = 50_000
+	keys := make([][]byte, n)
+	for i := range keys {
+		keys[i] = metric.AppendContextKey(nil, metric.Gauge, fmt.Appendf(nil, "requests.%d", i), metric.Host{}, nil, nil)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	c := newContexts(n, 1, newHasher())
+	for _, key := range keys {
+		if _, made, _ := c.make(gauges, key, 0, nil, 1); !made {
+			t.Fatalf("%q is not made", key)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if objects := int(after.HeapObjects) - int(before.HeapObjects); objects > n/10 {
+		t.Errorf("%d contexts are %d objects", n, objects)
+	}
+	if bytes := int(after.HeapAlloc) - int(before.HeapAlloc); bytes > 100*n {
+		t.Errorf("a context takes %d bytes", bytes/n)
+	}
+	runtime.KeepAlive(c)
+	runtime.KeepAlive(keys)
 }

@@ -284,8 +284,8 @@ func writeBatch(out *bytes.Buffer, b *metric.Batch) {
 	}
 	for _, s := range b.Series {
 		stamp := stamp
-		if s.Time() != 0 {
-			stamp = "@" + strconv.FormatInt(s.Time(), 10)
+		if s.Time != 0 {
+			stamp = "@" + strconv.FormatInt(s.Time, 10)
 		}
 		unit := ""
 		if s.Unit() != "" {

@@ -35,7 +35,7 @@ func (w *Worker) pass(s *metric.Sample) {
 	context := w.passingContext()
 	c.passedBytes += (1 + len(packed)) * int(unsafe.Sizeof(metric.Series{}))
 	point := func(v float64) {
-		c.passed = append(c.passed, metric.Series{Context: context, Value: v, Type: kind}.At(w.id.Time))
+		c.passed = append(c.passed, metric.Series{Context: context, Value: v, Type: kind, Time: w.id.Time})
 	}
 	point(s.Value)
 	for _, v := range packed {

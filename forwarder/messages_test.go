@@ -325,7 +325,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 func TestSeriesWithATime(t *testing.T) {
 	intake := testkit.NewIntake(t)
 	b := example()
-	b.Series[1] = b.Series[1].At(start.Unix() - 3600)
+	b.Series[1].Time = start.Unix() - 3600
 	deliver(t, toDatadog(intake.URL), b)
 	for i, p := range intake.Points() {
 		want := start.Unix()

@@ -58,8 +58,8 @@ func TestDogStatsDLines(t *testing.T) {
 	b.Series[3].Value = 0.3
 	b.Sketches[0].Sketch.Sum = 4 // more than the values make: all are moved up, to the maximum
 	b.Series = append(b.Series,
-		metric.Series{Context: b.Series[0].Context, Value: 7, Type: metric.Count}.At(1234),
-		metric.Series{Context: b.Series[1].Context, Value: -1.5e-7, Type: metric.GaugeType}.At(1235))
+		metric.Series{Context: b.Series[0].Context, Value: 7, Type: metric.Count, Time: 1234},
+		metric.Series{Context: b.Series[1].Context, Value: -1.5e-7, Type: metric.GaugeType, Time: 1235})
 	b.Events = []metric.Event{
 		{Title: "a\nb", Text: "c\nd|e", Time: 99, Priority: "low", AlertType: "error", Host: "h", AggregationKey: "k", SourceType: "s", Tags: []string{"x:1", "y"}},
 		{Title: "t", Time: 98, Priority: "normal", AlertType: "info"},
@@ -115,8 +115,8 @@ func TestFractionsOfCountsAreKept(t *testing.T) {
 		t.Errorf("%d rests are kept, of one series", len(d.rest))
 	}
 	var got packets
-	got.pack(t, d, &metric.Batch{Start: time.Unix(-5, 0), Interval: time.Second, Series: []metric.Series{
-		{Context: one, Value: 1e19, Type: metric.Rate}, {Context: one, Value: math.NaN(), Type: metric.GaugeType},
+	got.pack(t, d, &metric.Batch{Start: start, Interval: time.Second, Series: []metric.Series{
+		{Context: one, Value: 1e19, Type: metric.Rate}, {Context: one, Value: math.NaN(), Type: metric.GaugeType, Time: -5},
 	}})
 	if got.dropped[DroppedTooLarge] != 1 || got.dropped[DroppedUnsupported] != 1 || len(d.rest) != 0 {
 		t.Errorf("dropped = %v, rests = %v", got.dropped, d.rest)
@@ -237,7 +237,7 @@ func TestPacketsCountPoints(t *testing.T) {
 func TestStatsDLines(t *testing.T) {
 	b := example()
 	b.Series[1].Value = 0.25
-	b.Series = append(b.Series, metric.Series{Context: b.Series[0].Context, Value: 7, Type: metric.Count}.At(1234))
+	b.Series = append(b.Series, metric.Series{Context: b.Series[0].Context, Value: 7, Type: metric.Count, Time: 1234})
 	b.Events, b.Checks = make([]metric.Event, 2), make([]metric.ServiceCheck, 3)
 	var got packets
 	got.pack(t, &statsD{size: packetForUDP, style: TagsNone, log: discard()}, b)

@@ -51,7 +51,8 @@ func randomSeries(r *rand.Rand, n int) *metric.Batch {
 			Suffix:  []metric.Suffix{0, metric.AggregateSuffix("avg"), metric.PercentileSuffix(95)}[r.IntN(3)],
 			Value:   values[r.IntN(len(values))](),
 			Type:    []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
-		}.At([]int64{0, 0, 1 + r.Int64N(1e11)}[r.IntN(3)]))
+			Time:    []int64{0, 0, 1 + r.Int64N(4e9)}[r.IntN(3)],
+		})
 	}
 	return b
 }

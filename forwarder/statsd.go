@@ -51,7 +51,7 @@ func (d *statsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop fun
 	var timed uint64
 	for i := range b.Series {
 		s := &b.Series[i]
-		if s.Time() != 0 {
+		if s.Time != 0 {
 			timed++
 			continue
 		}

@@ -29,8 +29,8 @@ func hasTags(tags []string) bool {
 
 // timeOf returns when a series's point was, in Unix seconds.
 func timeOf(s *metric.Series, b *metric.Batch) int64 {
-	if s.Time() != 0 {
-		return s.Time()
+	if s.Time != 0 {
+		return s.Time
 	}
 	return b.Start.Unix()
 }

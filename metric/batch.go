@@ -49,27 +49,13 @@ func (t SeriesType) String() string {
 
 // Series is one scalar point. Its metric name is Context.Name() + Suffix.String().
 //
-// A batch of a million contexts has a million of them, hence 24 bytes.
+// A batch of a million contexts has a million of them, hence 32 bytes.
 type Series struct {
-	Context  *Context
-	Value    float64
-	Type     SeriesType
-	Suffix   Suffix
-	timeHigh uint16
-	timeLow  uint32
-}
-
-// maxTime is the last second that a Series can have: what is later is that.
-const maxTime = 1<<48 - 1
-
-// Time returns Unix seconds if the client said when it was; 0: the start of the interval.
-func (s *Series) Time() int64 { return int64(s.timeHigh)<<32 | int64(s.timeLow) }
-
-// At returns the series with a time of its own, 0 or more.
-func (s Series) At(seconds int64) Series {
-	seconds = min(seconds, maxTime)
-	s.timeHigh, s.timeLow = uint16(seconds>>32), uint32(seconds)
-	return s
+	Context *Context
+	Value   float64
+	Time    int64 // Unix seconds, if the client said when it was; 0: the start of the interval
+	Type    SeriesType
+	Suffix  Suffix
 }
 
 // Suffix is what stands behind the metric's name: nothing, or ".avg" and the like for an

@@ -122,8 +122,8 @@ func wantSeries(b *metric.Batch, s *metric.Series) *gogen.MetricPayload_MetricSe
 		resources = append(resources, &gogen.MetricPayload_Resource{Type: "device", Name: device})
 	}
 	seconds := b.Start.Unix()
-	if s.Time() != 0 {
-		seconds = s.Time()
+	if s.Time != 0 {
+		seconds = s.Time
 	}
 	return &gogen.MetricPayload_MetricSeries{
 		Resources: resources,
@@ -218,7 +218,8 @@ func randomBatch(r *rand.Rand) *metric.Batch {
 			Suffix:  []metric.Suffix{0, metric.AggregateSuffix("avg"), metric.PercentileSuffix(95)}[r.IntN(3)],
 			Value:   randomValue(r),
 			Type:    []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
-		}.At([]int64{0, 0, 1_700_000_000 + r.Int64N(1e9)}[r.IntN(3)]))
+			Time:    []int64{0, 0, 1_700_000_000 + r.Int64N(1e9)}[r.IntN(3)],
+		})
 	}
 	for i := range r.IntN(50) {
 		s := metric.Sketch{

@@ -57,12 +57,13 @@ type Aggregator struct {
 // New returns an idle Aggregator with a worker for each of describe, which is called
 // by that worker's reader; cfg must have passed Validate.
 func New(cfg Config, describe []Describe, log *slog.Logger) *Aggregator {
+	h := newHasher()
 	a := &Aggregator{
 		cfg:      cfg,
 		started:  time.Now(),
 		log:      log,
-		hasher:   newHasher(),
-		contexts: newContexts(cfg.MaxContexts, len(describe)),
+		hasher:   h,
+		contexts: newContexts(cfg.MaxContexts, len(describe), h),
 	}
 	p := newPolicy(&cfg)
 	for i, d := range describe {

@@ -14,9 +14,12 @@ import (
 // lock does for all.
 type contexts struct {
 	mu      sync.Mutex
-	bySlot  [families]column[*metric.Context]
-	byKey   map[string]uint32 // to the slot; the key's first byte tells the family
-	profile profiles          // of histograms, by slot
+	texts   texts
+	bySlot  [families]column[address]
+	byKey   keyIndex
+	hasher  *hasher
+	scratch []byte   // a key, to be reused
+	profile profiles // of histograms, by slot
 	guarded [families]column[guarded]
 	dying   marks // about to be forgotten unless asked for again
 	supply  [families][]supply
@@ -66,8 +69,8 @@ const (
 	freeKeyBytes       = 16 << 20
 )
 
-func newContexts(limit, workers int) *contexts {
-	c := &contexts{byKey: map[string]uint32{}, limit: limit}
+func newContexts(limit, workers int, h *hasher) *contexts {
+	c := &contexts{hasher: h, limit: limit}
 	for f := range c.supply {
 		c.supply[f] = make([]supply, workers)
 	}
@@ -102,12 +105,23 @@ func (c *contexts) find(f family, key []byte, p *metric.Profile) (slot uint32, o
 }
 
 func (c *contexts) findLocked(f family, key []byte, p *metric.Profile) (slot uint32, ok bool) {
-	slot, ok = c.byKey[string(key)]
+	return c.findHashed(f, key, c.hasher.bytes(key), p)
+}
+
+func (c *contexts) findHashed(f family, key []byte, hash uint64, p *metric.Profile) (slot uint32, ok bool) {
+	slot, ok = c.lookup(f, key, hash)
 	if ok {
 		c.dying.clear(slotID{f, slot})
 		c.profile.set(f, slot, p)
 	}
 	return slot, ok
+}
+
+func (c *contexts) lookup(f family, key []byte, hash uint64) (slot uint32, ok bool) {
+	id, ok := c.byKey.find(hash, func(id slotID) bool {
+		return id.family == f && c.texts.at(*c.bySlot[f].at(id.slot)).Key() == string(key)
+	})
+	return id.slot, ok
 }
 
 // make returns the slot of the context with the given key, and gives it one out of the
@@ -116,19 +130,23 @@ func (c *contexts) findLocked(f family, key []byte, p *metric.Profile) (slot uin
 func (c *contexts) make(f family, key []byte, worker int, p *metric.Profile, number uint32) (slot uint32, made, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if slot, ok := c.findLocked(f, key, p); ok {
+	hash := c.hasher.bytes(key)
+	if slot, ok := c.findHashed(f, key, hash, p); ok {
 		return slot, false, true
 	}
-	if len(c.byKey) >= c.limit || c.bytes+len(key) > freeKeyBytes+c.limit*keyBytesPerContext {
+	if c.byKey.count >= c.limit || c.bytes+len(key) > freeKeyBytes+c.limit*keyBytesPerContext {
+		return 0, false, false
+	}
+	at, ok := c.texts.add(key)
+	if !ok {
 		return 0, false, false
 	}
 	c.bytes += len(key)
 	slot = c.take(f, worker)
-	context := metric.NewContext(key)
-	c.byKey[context.Key()] = slot
-	*c.bySlot[f].at(slot) = context
+	c.byKey.insert(hash, slotID{f, slot})
+	*c.bySlot[f].at(slot) = at
 	c.profile.set(f, slot, p)
-	*c.guarded[f].at(slot) = guarded{number: number}
+	*c.guarded[f].at(slot) = newGuarded(number)
 	c.created++
 	return slot, true, true
 }
@@ -165,12 +183,22 @@ func (c *contexts) profileChunks() profiles {
 	return c.profile
 }
 
-// snapshot returns the contexts of a family by slot. The flusher may read those
-// whose samples it has seen; others may be written meanwhile.
-func (c *contexts) snapshot(f family) ([]*[chunkLen]*metric.Context, []*[chunkLen]guarded) {
+// snapshot is the contexts of a family by slot. The flusher may read those whose samples
+// it has seen; others may be written meanwhile. It lasts until contexts are buried.
+type snapshot struct {
+	places  []*[chunkLen]address
+	guarded []*[chunkLen]guarded
+	blocks  [][]uint32
+}
+
+func (s *snapshot) context(slot uint32) *metric.Context {
+	return contextIn(s.blocks, s.places[slot/chunkLen][slot%chunkLen])
+}
+
+func (c *contexts) snapshot(f family) snapshot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.bySlot[f].chunks, c.guarded[f].chunks
+	return snapshot{c.bySlot[f].chunks, c.guarded[f].chunks, c.texts.blocks}
 }
 
 // lockedAtOnce is how many contexts are dealt with before readers that wait for
@@ -211,22 +239,49 @@ func (c *contexts) bury(ids []slotID, gone func(slotID, guarded)) {
 				continue
 			}
 			c.dying.clear(id)
-			context := c.bySlot[id.family].at(id.slot)
-			c.bytes -= len((*context).Key())
-			delete(c.byKey, (*context).Key())
-			*context = nil
+			at := c.bySlot[id.family].at(id.slot)
+			key := c.texts.at(*at).Key()
+			c.bytes -= len(key)
+			c.scratch = append(c.scratch[:0], key...)
+			c.byKey.remove(c.hasher.bytes(c.scratch), id)
+			c.texts.forget(*at)
+			*at = 0
 			// Back to the worker whose chunk it is, so that chunks stay with one reader.
 			s := &c.supply[id.family][c.owners[id.family][id.slot/chunkLen]]
 			s.free = append(s.free, id.slot)
 			c.expired++
-			at := c.guarded[id.family].at(id.slot)
-			graves = append(graves, grave{id, *at})
-			*at = guarded{}
+			was := c.guarded[id.family].at(id.slot)
+			graves = append(graves, grave{id, *was})
+			*was = guarded{}
 		}
 		c.mu.Unlock()
 		for _, g := range graves {
 			gone(g.id, g.was)
 		}
+	}
+	c.tidy()
+}
+
+// tidy moves contexts out of blocks that are mostly of forgotten ones. Readers get their
+// turn between blocks.
+func (c *contexts) tidy() {
+	for number := uint32(0); ; number++ {
+		c.mu.Lock()
+		if int(number) >= len(c.texts.blocks) {
+			c.mu.Unlock()
+			return
+		}
+		if c.texts.isSparse(number) {
+			c.texts.empty(number, func(from address, context *metric.Context) *address {
+				c.scratch = append(c.scratch[:0], context.Key()...)
+				f := familyOf(context.Kind())
+				if slot, ok := c.lookup(f, c.scratch, c.hasher.bytes(c.scratch)); ok && *c.bySlot[f].at(slot) == from {
+					return c.bySlot[f].at(slot)
+				}
+				return nil // forgotten
+			})
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -242,5 +297,5 @@ func (c *contexts) setLimit(limit int) {
 func (c *contexts) count() (live int, created, expired uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.byKey), c.created, c.expired
+	return c.byKey.count, c.created, c.expired
 }

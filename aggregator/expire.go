@@ -34,7 +34,7 @@ func (f *flusher) expire() {
 	}
 	contexts.bury(doomed, func(id slotID, was guarded) {
 		if f.a.guard != nil {
-			f.a.guard.Gone(was.number, was.stale)
+			f.a.guard.Gone(was.number(), was.stale())
 		}
 		f.seen[id.family][id.slot] = 0
 		if id.family == keptGauges {

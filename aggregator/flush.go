@@ -34,7 +34,8 @@ type flusher struct {
 	gaugeReadings []metric.Reading
 	gaugeContexts map[ownKey]*metric.Context
 
-	sizes struct{ series, sketches int } // of the last batch
+	sizes   struct{ series, sketches int } // of the last batch
+	created uint64                         // contexts, when it was begun
 
 	mu    sync.Mutex // guards stats
 	stats flushStats
@@ -42,7 +43,7 @@ type flusher struct {
 
 // aggregate is a series made of a histogram.
 type aggregate struct {
-	suffix string
+	suffix metric.Suffix
 	kind   metric.SeriesType
 	value  func(*summary) float64
 }
@@ -86,9 +87,9 @@ func (f *flusher) aggregateNamed(name string) aggregate {
 		"count":  func(s *summary) float64 { return s.weight / f.seconds },
 	}[name]
 	if name == "count" {
-		return aggregate{".count", metric.Rate, value}
+		return aggregate{metric.AggregateSuffix(name), metric.Rate, value}
 	}
-	return aggregate{"." + name, metric.GaugeType, value}
+	return aggregate{metric.AggregateSuffix(name), metric.GaugeType, value}
 }
 
 // intervalsIn returns how many whole intervals cover a duration.
@@ -109,8 +110,8 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 		Start:     start,
 		Interval:  f.length,
 		AgentHost: f.a.cfg.Hostname,
-		// A batch is about as large as the last one.
-		Series:   make([]metric.Series, 0, f.sizes.series+f.sizes.series/16+64),
+		// A batch is about as large as the last one, but for what is new.
+		Series:   make([]metric.Series, 0, f.sizes.series+f.newContexts()+64),
 		Sketches: make([]metric.SketchPoint, 0, f.sizes.sketches),
 	}
 	m := merge{flusher: f, batch: b, profiles: f.a.contexts.profileChunks()}
@@ -149,6 +150,14 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	return b
 }
 
+// newContexts returns how many contexts were made since it was last called.
+func (f *flusher) newContexts() int {
+	_, created, _ := f.a.contexts.count()
+	n := created - f.created
+	f.created = created
+	return int(n)
+}
+
 func (f *flusher) statistics() flushStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,16 +170,19 @@ type merge struct {
 	batch    *metric.Batch
 	profiles profiles
 	stats    flushStats
+	contexts snapshot // of the family under way
 
 	percentiles []float64 // scratch
 }
 
 // cell is a slot and what is known of it.
 type cell struct {
-	slot    uint32
-	context **metric.Context // only to be read if the slot has or had a sample
-	seen    uint32           // the interval of the last sample before this one, 0 if there was none
+	slot uint32
+	seen uint32 // the interval of the last sample before this one, 0 if there was none
 }
+
+// contextOf returns a slot's context; only if it has or had a sample.
+func (m *merge) contextOf(at cell) *metric.Context { return m.contexts.context(at.slot) }
 
 // mergeFamily goes through the slots of a family. one is called with the
 // workers' values of a slot; it sends what they amount to, empties them, and
@@ -180,27 +192,28 @@ func mergeFamily[T any](m *merge, f family, of func(*columns) *column[T], one fu
 	for i, w := range m.a.workers {
 		spares[i] = of(w.spare)
 	}
-	contexts, guarded := m.a.contexts.snapshot(f)
-	if grow := len(contexts)*chunkLen - len(m.seen[f]); grow > 0 {
+	m.contexts = m.a.contexts.snapshot(f)
+	guarded := m.contexts.guarded
+	if grow := len(guarded)*chunkLen - len(m.seen[f]); grow > 0 {
 		m.seen[f] = append(m.seen[f], make([]uint32, grow)...)
 	}
 	chunks := make([]*[chunkLen]T, 0, len(spares))
 	parts := make([]*T, 0, len(spares))
-	for i := range contexts {
+	for i := range guarded {
 		chunks = chunks[:0]
 		for _, c := range spares {
 			if i < len(c.chunks) && c.chunks[i] != nil {
 				chunks = append(chunks, c.chunks[i])
 			}
 		}
-		for j := range contexts[i] {
+		for j := range guarded[i] {
 			parts = parts[:0]
 			for _, chunk := range chunks {
 				parts = append(parts, &chunk[j])
 			}
 			slot := i*chunkLen + j
 			seen := &m.seen[f][slot]
-			if one(cell{uint32(slot), &contexts[i][j], *seen}, parts) {
+			if one(cell{uint32(slot), *seen}, parts) {
 				*seen = m.intervals
 				guarded[i][j].wasActive()
 			}
@@ -217,11 +230,11 @@ func (m *merge) counter(at cell, parts []*float64) bool {
 		*p = untouched
 	}
 	if !isUntouched(sum) {
-		m.emit(*at.context, "", sum/m.seconds, metric.Rate)
+		m.emit(m.contextOf(at), 0, sum/m.seconds, metric.Rate)
 		return true
 	}
 	if at.seen != 0 && m.intervals-at.seen <= m.zeroFill {
-		m.emit(*at.context, "", 0, metric.Rate)
+		m.emit(m.contextOf(at), 0, 0, metric.Rate)
 	}
 	return false
 }
@@ -237,7 +250,7 @@ func (m *merge) gauge(at cell, parts []*gauge) bool {
 	if last.stamp == 0 {
 		return false
 	}
-	m.emit(*at.context, "", last.value, metric.GaugeType)
+	m.emit(m.contextOf(at), 0, last.value, metric.GaugeType)
 	return true
 }
 
@@ -257,7 +270,7 @@ func (m *merge) keptGauge(at cell, parts []*keptGauge) bool {
 		releaseAll(at, parts, (*keptGauge).release)
 	}
 	if sampled || at.seen != 0 {
-		m.emit(*at.context, "", m.kept[at.slot], metric.GaugeType)
+		m.emit(m.contextOf(at), 0, m.kept[at.slot], metric.GaugeType)
 	}
 	return sampled
 }
@@ -271,7 +284,7 @@ func (m *merge) set(at cell, parts []*set) bool {
 	if all.sketch != nil {
 		m.stats.EstimatedSets++
 	}
-	m.emit(*at.context, "", all.size(), metric.GaugeType)
+	m.emit(m.contextOf(at), 0, all.size(), metric.GaugeType)
 	resetAll(parts, (*set).reset)
 	return true
 }
@@ -286,7 +299,7 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 		m.stats.FoldedHistograms++
 	}
 	summarize := all.summarize
-	if (*at.context).Kind() == metric.ClassicTimer {
+	if m.contextOf(at).Kind() == metric.ClassicTimer {
 		summarize = all.summarizeClassic
 	}
 	o := m.outcomeOf(m.profiles.of(at.slot))
@@ -294,7 +307,7 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 	m.percentiles = s.percentiles
 	for i := range o.suffixes {
 		a := &o.suffixes[i]
-		m.emit(*at.context, a.suffix, a.value(&s), a.kind)
+		m.emit(m.contextOf(at), a.suffix, a.value(&s), a.kind)
 	}
 	resetAll(parts, (*histogram).reset)
 	return true
@@ -309,7 +322,7 @@ func (m *merge) distribution(at cell, parts []*distribution) bool {
 	if all.finite() {
 		sketch, clipped := all.sketch()
 		m.stats.ClippedSamples += clipped
-		m.batch.Sketches = append(m.batch.Sketches, metric.SketchPoint{Context: *at.context, Sketch: sketch})
+		m.batch.Sketches = append(m.batch.Sketches, metric.SketchPoint{Context: m.contextOf(at), Sketch: sketch})
 	} else {
 		m.stats.NotFinite++
 	}
@@ -353,7 +366,7 @@ func resetAll[T any](parts []*T, reset func(*T)) {
 
 // emit adds a series to the batch, unless its value overflowed: the intake
 // refuses a whole payload for one infinity.
-func (m *merge) emit(context *metric.Context, suffix string, value float64, kind metric.SeriesType) {
+func (m *merge) emit(context *metric.Context, suffix metric.Suffix, value float64, kind metric.SeriesType) {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		m.stats.NotFinite++
 		return

@@ -291,7 +291,7 @@ func writeBatch(out *bytes.Buffer, b *metric.Batch) {
 		if s.Unit() != "" {
 			unit = " " + s.Unit()
 		}
-		fmt.Fprintf(out, "    %s %s %s%s = %s%s%s\n", stamp, s.Type, s.Context.Name(), s.Suffix, number(s.Value), unit, about(s.Context))
+		fmt.Fprintf(out, "    %s %s %s%s = %s%s%s\n", stamp, s.Type, s.Context.Name(), s.Suffix.String(), number(s.Value), unit, about(s.Context))
 	}
 	for _, p := range b.Sketches {
 		s := p.Sketch

@@ -43,10 +43,15 @@ type Guard interface {
 
 // guarded is what is kept of a context for the guard.
 type guarded struct {
-	number uint32 // of its metric
+	metric uint32 // twice the number of its metric, and 1 if the folds make it another context: to be forgotten
 	active uint32 // intervals in which it had samples; atomic: the flusher counts
-	stale  bool   // the folds make it another one: to be forgotten
 }
+
+func newGuarded(number uint32) guarded { return guarded{metric: number << 1} }
+
+func (g *guarded) number() uint32 { return g.metric >> 1 }
+func (g *guarded) stale() bool    { return g.metric&1 != 0 }
+func (g *guarded) setStale()      { g.metric |= 1 }
 
 func (g *guarded) wasActive() { atomic.StoreUint32(&g.active, g.active+1) }
 
@@ -178,14 +183,13 @@ func (f *flusher) askGuard(start time.Time, b *metric.Batch) {
 
 func (f *flusher) tellAlive(wanted map[uint32]bool, intervals uint32) {
 	for fam := range families {
-		contexts, guarded := f.a.contexts.snapshot(fam)
+		all := f.a.contexts.snapshot(fam)
 		for slot, last := range f.seen[fam] {
 			if last == 0 || f.intervals-last >= intervals {
 				continue
 			}
-			i, j := slot/chunkLen, slot%chunkLen
-			if number := guarded[i][j].number; wanted[number] {
-				f.a.guard.Alive(number, contexts[i][j])
+			if number := all.guarded[slot/chunkLen][slot%chunkLen].number(); wanted[number] {
+				f.a.guard.Alive(number, all.context(uint32(slot)))
 			}
 		}
 	}
@@ -245,9 +249,9 @@ func (c *contexts) slotsOf(f family, numbers map[uint32]int) (all []member) {
 			return all
 		}
 		for j := range c.guarded[f].chunks[i] {
-			g, context := &c.guarded[f].chunks[i][j], c.bySlot[f].chunks[i][j]
-			if _, wanted := numbers[g.number]; wanted && context != nil {
-				all = append(all, member{slotID{f, uint32(i*chunkLen + j)}, context, g.number, g.stale})
+			g, at := &c.guarded[f].chunks[i][j], c.bySlot[f].chunks[i][j]
+			if _, wanted := numbers[g.number()]; wanted && at != 0 {
+				all = append(all, member{slotID{f, uint32(i*chunkLen + j)}, c.texts.at(at), g.number(), g.stale()})
 			}
 		}
 		c.mu.Unlock()
@@ -258,7 +262,7 @@ func (c *contexts) setStale(ids []slotID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range ids {
-		c.guarded[id.family].at(id.slot).stale = true
+		c.guarded[id.family].at(id.slot).setStale()
 	}
 }
 
@@ -272,8 +276,8 @@ func (c *contexts) members(kind metric.Kind, number uint32, yield func(metric.Me
 			continue
 		}
 		for j := range chunk {
-			if g, context := &chunk[j], c.bySlot[f].chunks[i][j]; g.number == number && context != nil {
-				all = append(all, metric.Member{Context: context, Age: atomic.LoadUint32(&g.active), Stale: g.stale})
+			if g, at := &chunk[j], c.bySlot[f].chunks[i][j]; g.number() == number && at != 0 {
+				all = append(all, metric.Member{Context: c.texts.at(at), Age: atomic.LoadUint32(&g.active), Stale: g.stale()})
 			}
 		}
 	}

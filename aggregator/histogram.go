@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"strconv"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -254,7 +253,3 @@ func (c *compensatedSum) value() float64 { return c.sum + c.lost }
 // percentOf turns a percentile as configured (0.95) into whole percent, as the
 // Datadog Agent does: names of metrics are made of it.
 func percentOf(percentile float64) int { return int(percentile*100 + 0.5) }
-
-func percentileSuffix(percent int) string {
-	return "." + strconv.Itoa(percent) + "percentile"
-}

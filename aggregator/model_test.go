@@ -176,7 +176,7 @@ func pointsOf(t *testing.T, b *metric.Batch) map[string]float64 {
 		points[id] = v
 	}
 	for _, s := range b.Series {
-		put(s.Context, s.Suffix, s.Value)
+		put(s.Context, s.Suffix.String(), s.Value)
 	}
 	for _, p := range b.Sketches {
 		put(p.Context, ".count", float64(p.Sketch.Count))

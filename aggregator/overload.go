@@ -80,10 +80,10 @@ func (c *columns) scale(factor float64, all *contexts) {
 			*sum *= factor
 		}
 	})
-	chunks, _ := all.snapshot(histograms)
+	contexts := all.snapshot(histograms)
 	eachOf(&c.histograms, func(slot uint32, h *histogram) {
 		if !h.empty() {
-			h.scale(factor, chunks[slot/chunkLen][slot%chunkLen].Kind() == metric.ClassicTimer)
+			h.scale(factor, contexts.context(slot).Kind() == metric.ClassicTimer)
 		}
 	})
 	eachOf(&c.distributions, func(_ uint32, d *distribution) {

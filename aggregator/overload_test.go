@@ -48,9 +48,9 @@ func (o *overloaded) flushed() (values map[string]float64, sketches map[string]m
 	b := o.flusher.flush(time.Unix(0, 0), nil)
 	values, sketches = map[string]float64{}, map[string]metric.Sketch{}
 	for _, s := range b.Series {
-		values[s.Context.Name()+s.Suffix] = s.Value
+		values[s.Context.Name()+s.Suffix.String()] = s.Value
 		if s.Type == metric.Rate {
-			values[s.Context.Name()+s.Suffix] *= b.Interval.Seconds()
+			values[s.Context.Name()+s.Suffix.String()] *= b.Interval.Seconds()
 		}
 	}
 	for _, p := range b.Sketches {

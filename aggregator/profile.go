@@ -77,7 +77,7 @@ func (f *flusher) newOutcome(p *metric.Profile) (o outcome) {
 	o.percents = slices.Compact(o.percents)
 	for i, percent := range o.percents {
 		o.suffixes = append(o.suffixes, aggregate{
-			percentileSuffix(percent), metric.GaugeType, func(s *summary) float64 { return s.percentiles[i] },
+			metric.PercentileSuffix(percent), metric.GaugeType, func(s *summary) float64 { return s.percentiles[i] },
 		})
 	}
 	return o

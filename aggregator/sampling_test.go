@@ -133,7 +133,7 @@ func sampleOnce(t *testing.T, p *parser.Parser, treat func() Treat, seed uint64,
 	b := a.flusher.flush(time.Unix(0, 0), nil)
 	got := map[string]float64{}
 	for _, s := range b.Series {
-		switch s.Suffix {
+		switch s.Suffix.String() {
 		case "":
 			got["sum"] = s.Value * 10
 		case ".count":

@@ -114,7 +114,7 @@ func TestTotalsUnderLoad(t *testing.T) {
 		for b := range batches {
 			seen := map[string]bool{}
 			for _, s := range b.Series {
-				id := s.Context.Key() + s.Suffix
+				id := s.Context.Key() + s.Suffix.String()
 				if seen[id] {
 					t.Fatalf("%s has two points in one batch", s.Context.Name())
 				}

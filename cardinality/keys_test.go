@@ -177,7 +177,7 @@ func TestKindsFoldExactly(t *testing.T) {
 					}
 					for i := range b.Series {
 						switch s := &b.Series[i]; {
-						case s.Suffix == ".count":
+						case s.Suffix == metric.AggregateSuffix("count"):
 							total += s.Value * interval.Seconds()
 						case kind == "s" && round == 1:
 							total += s.Value

@@ -133,7 +133,7 @@ func (d *dogStatsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop 
 	d.nextRest = map[seriesKey]float64{}
 	for i := range b.Series {
 		s := &b.Series[i]
-		name := s.Context.Name() + s.Suffix
+		name := s.Context.Name() + s.Suffix.String()
 		d.gave(d.series(b, s, name), name, emit, drop)
 	}
 	d.flush(countLines, timed, emit)
@@ -229,7 +229,7 @@ func (d *dogStatsD) series(b *metric.Batch, s *metric.Series, name string) error
 	if s.Type == metric.GaugeType {
 		return d.client.GaugeWithTimestamp(name, s.Value, tags, 1, at)
 	}
-	count, err := d.whole(seriesKey{s.Context.Key(), s.Suffix}, countOf(s, b.Interval))
+	count, err := d.whole(seriesKey{s.Context.Key(), s.Suffix.String()}, countOf(s, b.Interval))
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func TestIncludeAndExclude(t *testing.T) {
 
 func namesOf(b *metric.Batch) (names []string) {
 	for _, s := range b.Series {
-		names = append(names, s.Context.Name()+s.Suffix)
+		names = append(names, s.Context.Name()+s.Suffix.String())
 	}
 	for _, p := range b.Sketches {
 		names = append(names, p.Context.Name())

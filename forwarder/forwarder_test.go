@@ -39,8 +39,8 @@ func example() *metric.Batch {
 		Series: []metric.Series{
 			{Context: contextOf(metric.Counter, "page.views", metric.Host{}, "", "env:prod"), Value: 1.2, Type: metric.Rate},
 			{Context: contextOf(metric.Gauge, "load", elsewhere, "sda"), Value: 0, Type: metric.GaugeType},
-			{Context: contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), Suffix: ".avg", Value: -3, Type: metric.GaugeType},
-			{Context: contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), Suffix: ".count", Value: 1e21, Type: metric.Rate},
+			{Context: contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), Suffix: metric.AggregateSuffix("avg"), Value: -3, Type: metric.GaugeType},
+			{Context: contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), Suffix: metric.AggregateSuffix("count"), Value: 1e21, Type: metric.Rate},
 		},
 		Sketches: []metric.SketchPoint{{
 			Context: contextOf(metric.Distribution, "size", metric.Host{}, "sdb", "env:prod"),

@@ -82,7 +82,7 @@ func summaryOf(s *metric.Sketch) [9]namedValue {
 type jsonLines struct{}
 
 func (f jsonLines) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	dst = f.head(dst, timeOf(s, b), s.Context, s.Suffix, s.Type.String())
+	dst = f.head(dst, timeOf(s, b), s.Context, s.Suffix.String(), s.Type.String())
 	dst = appendJSONNumber(append(dst, `,"value":`...), s.Value)
 	return f.tail(dst, b, s.Context)
 }
@@ -145,7 +145,7 @@ func (jsonLines) check(dst []byte, c *metric.ServiceCheck) []byte {
 type textLines struct{}
 
 func (f textLines) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	dst = f.head(dst, timeOf(s, b), s.Type.String(), s.Context.Name(), s.Suffix)
+	dst = f.head(dst, timeOf(s, b), s.Type.String(), s.Context.Name(), s.Suffix.String())
 	dst = appendJSONNumber(append(dst, ' '), s.Value)
 	return f.tail(dst, b, s.Context)
 }

@@ -116,8 +116,8 @@ func (e *encoder) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
 	resources := len(dst)
 	e.extra = e.extra[:0]
 	name := c.Name()
-	dst = appendLength(append(dst, seriesMetric<<3|uint8(protowire.BytesType)), len(name)+len(s.Suffix))
-	dst = append(append(dst, name...), s.Suffix...)
+	dst = appendLength(append(dst, seriesMetric<<3|uint8(protowire.BytesType)), len(name)+len(s.Suffix.String()))
+	dst = append(append(dst, name...), s.Suffix.String()...)
 	for tag := range c.Tags() {
 		if !isResource(tag) {
 			dst = appendText(dst, seriesTags, tag)

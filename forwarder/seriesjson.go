@@ -26,7 +26,7 @@ func beforeSeriesJSON(dst []byte, _ int, first bool) []byte {
 // seriesJSON is series in the other form.
 func (e *encoder) seriesJSON(dst []byte, b *metric.Batch, s *metric.Series) []byte {
 	c := inUTF8(s.Context)
-	dst = appendJSONString(append(dst, `{"metric":`...), c.Name(), s.Suffix)
+	dst = appendJSONString(append(dst, `{"metric":`...), c.Name(), s.Suffix.String())
 	dst = appendInt(append(dst, `,"type":`...), int64(s.Type))
 	dst = appendInt(append(dst, `,"points":[{"timestamp":`...), timeOf(s, b))
 	dst = appendJSONNumber(append(dst, `,"value":`...), s.Value)

@@ -58,9 +58,9 @@ func (d *statsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop fun
 		d.tagsOf(b, s.Context)
 		d.lines = d.lines[:0]
 		if s.Type == metric.GaugeType {
-			d.gauge(s.Context.Name(), s.Suffix, s.Value)
+			d.gauge(s.Context.Name(), s.Suffix.String(), s.Value)
 		} else {
-			d.line(s.Context.Name(), s.Suffix, countOf(s, b.Interval), "c")
+			d.line(s.Context.Name(), s.Suffix.String(), countOf(s, b.Interval), "c")
 		}
 		d.add(1, s.Context.Name(), emit, drop)
 	}

@@ -1,6 +1,10 @@
 package metric
 
-import "time"
+import (
+	"slices"
+	"strconv"
+	"time"
+)
 
 // Batch is what one flush made of one interval. It is read by several
 // forwarders at once, so nobody writes to it after it was sent.
@@ -43,14 +47,53 @@ func (t SeriesType) String() string {
 	return "unknown"
 }
 
-// Series is one scalar point. Its metric name is Context.Name() + Suffix.
+// Series is one scalar point. Its metric name is Context.Name() + Suffix.String().
+//
+// A batch of a million contexts has a million of them, hence 32 bytes.
 type Series struct {
 	Context *Context
-	Suffix  string // "", or ".avg" and the like for an aggregate of a histogram
 	Value   float64
-	Type    SeriesType
 	Time    int64 // Unix seconds, if the client said when it was; 0: the start of the interval
+	Type    SeriesType
+	Suffix  Suffix
 }
+
+// Suffix is what stands behind the metric's name: nothing, or ".avg" and the like for an
+// aggregate of a histogram.
+type Suffix uint8
+
+// maxPercentile is the last of the suffixes that are percentiles; aggregates follow.
+const maxPercentile = 100
+
+// PercentileSuffix returns ".95percentile" for 95; percent is 1 to 100.
+func PercentileSuffix(percent int) Suffix {
+	if percent < 1 || percent > maxPercentile {
+		panic("BUG: no percentile has this number")
+	}
+	return Suffix(percent)
+}
+
+// AggregateSuffix returns ".avg" for "avg", which must be one of Aggregates.
+func AggregateSuffix(name string) Suffix {
+	i := slices.Index(Aggregates, name)
+	if i < 0 {
+		panic("BUG: no aggregate has this name")
+	}
+	return Suffix(maxPercentile + 1 + i)
+}
+
+// String returns the suffix as it is written, "" for none.
+func (s Suffix) String() string { return suffixes[s] }
+
+var suffixes = func() (all [1 << 8]string) {
+	for percent := 1; percent <= maxPercentile; percent++ {
+		all[percent] = "." + strconv.Itoa(percent) + "percentile"
+	}
+	for i, name := range Aggregates {
+		all[maxPercentile+1+i] = "." + name
+	}
+	return all
+}()
 
 // Unit returns the unit the value is in, "" if the client did not imply one: a
 // timer's aggregates are in milliseconds, except for how many there were.

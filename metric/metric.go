@@ -6,6 +6,8 @@
 // nothing but the standard library.
 package metric
 
+import "slices"
+
 // Kind is the type of a metric line.
 type Kind uint8
 
@@ -97,6 +99,17 @@ type Lines struct {
 
 // Packed returns the values of a sample after the first.
 func (l *Lines) Packed(s *Sample) []float64 { return l.Values[s.More:s.MoreEnd] }
+
+// Next returns the place of one sample more, which holds what was there before: a sample
+// that is put together elsewhere and copied makes the processor wait until its parts are
+// written (BenchmarkPacket).
+func (l *Lines) Next() *Sample {
+	if len(l.Samples) == cap(l.Samples) {
+		l.Samples = slices.Grow(l.Samples, 1)
+	}
+	l.Samples = l.Samples[:len(l.Samples)+1]
+	return &l.Samples[len(l.Samples)-1]
+}
 
 // Reject counts a line that was not understood.
 func (l *Lines) Reject(line []byte, why Reason) {

@@ -2,7 +2,9 @@ package parser
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
+	"math/bits"
 	"strconv"
 	"unsafe"
 
@@ -14,6 +16,8 @@ var powersOfTen = [...]float64{
 	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10,
 	1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 }
+
+var wholePowersOfTen = [...]uint64{1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000}
 
 // maxFastDigits is how many digits always fit into the 53 bits of a float64.
 const maxFastDigits = 15
@@ -28,6 +32,43 @@ const maxFastDigits = 15
 //
 // Hot path: once per line.
 func number(b []byte) (value float64, n int, ok bool) {
+	if len(b) >= 16 {
+		whole, n := digitsOf(b)
+		if n > 0 && b[n] == '|' {
+			return float64(whole), n, true
+		}
+		if n > 0 && b[n] == '.' {
+			part, decimals := digitsOf(b[n+1:])
+			if end := n + 1 + decimals; decimals > 0 && b[end] == '|' {
+				return float64(whole*wholePowersOfTen[decimals]+part) / powersOfTen[decimals], end, true
+			}
+		}
+	}
+	return anyDigits(b)
+}
+
+// digitsOf reads the digits that b begins with, of which there must be 8 bytes: n is how
+// many there are, and 0 if they are 8 or more.
+//
+// It looks at all of them at once, since a loop would end after another number of
+// digits each time, which no processor foresees (BenchmarkPacket). In a word that was
+// xored with eight zeros as text, the bytes beyond 9 are no digits. Those behind the
+// digits are shifted out; what is left is the number with zeros before it, of which
+// neighbours are added up, as pairs, fours and eights.
+func digitsOf(b []byte) (value uint64, n int) {
+	word := binary.LittleEndian.Uint64(b) ^ 0x3030303030303030
+	others := (word + 0x7676767676767676 | word) & 0x8080808080808080
+	n = bits.TrailingZeros64(others) >> 3
+	if n == 0 || n == 8 {
+		return 0, 0
+	}
+	word <<= 64 - 8*n
+	word = word*10 + word>>8
+	return (word&0x000000ff000000ff*(100+1_000_000<<32) + word>>16&0x000000ff000000ff*(1+10_000<<32)) >> 32, n
+}
+
+// anyDigits is number for all lengths.
+func anyDigits(b []byte) (value float64, n int, ok bool) {
 	i := 0
 	negative := len(b) > 0 && b[0] == '-'
 	if negative {

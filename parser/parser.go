@@ -117,12 +117,8 @@ func (p *Parser) metric(line []byte, into *metric.Lines) metric.Reason {
 	//	           ^^
 	value, n, ok := number(line[colon+1:])
 	if pipe := colon + 1 + n; ok && pipe < len(line) && line[pipe] == '|' {
-		into.Samples = append(into.Samples, metric.Sample{
-			Line:    line,
-			NameEnd: uint32(colon),
-			Tail:    uint32(pipe + 1),
-			Value:   value,
-		})
+		s := into.Next()
+		s.Line, s.NameEnd, s.Tail, s.Value, s.More, s.MoreEnd = line, uint32(colon), uint32(pipe+1), value, 0, 0
 		return metric.Accepted
 	}
 	return p.unusualValue(line, colon, into)

@@ -149,7 +149,7 @@ func (r *replay) flush(start time.Time) {
 	b := r.aggregator.Flush(start)
 	for i := range b.Series {
 		s := &b.Series[i]
-		r.footprint(s.Context).add(s.Context.Key(), s.Suffix, 1)
+		r.footprint(s.Context).add(s.Context.Key(), s.Suffix.String(), 1)
 	}
 	for i := range b.Sketches {
 		k := b.Sketches[i].Context

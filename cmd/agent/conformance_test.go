@@ -120,7 +120,7 @@ func (o *outcome) batch(b *metric.Batch) {
 	}
 	for i := range b.Series {
 		s := &b.Series[i]
-		o.add("%s %s %s%s", s.Type, plainText(s.Context.Name()+s.Suffix), decimal(s.Value), about(s.Context, s.Time))
+		o.add("%s %s %s%s", s.Type, plainText(s.Context.Name()+s.Suffix.String()), decimal(s.Value), about(s.Context, s.Time))
 	}
 	for i := range b.Sketches {
 		c, s := b.Sketches[i].Context, &b.Sketches[i].Sketch

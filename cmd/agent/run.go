@@ -26,6 +26,7 @@ import (
 
 // run is the agent from its start to its end.
 func run(configFile string) error {
+	keepHeapSmall()
 	var watcher *config.Watcher
 	if configFile != "" {
 		watcher = config.NewWatcher(configFile)

@@ -127,7 +127,7 @@ func wantSeries(b *metric.Batch, s *metric.Series) *gogen.MetricPayload_MetricSe
 	}
 	return &gogen.MetricPayload_MetricSeries{
 		Resources: resources,
-		Metric:    s.Context.Name() + s.Suffix,
+		Metric:    s.Context.Name() + s.Suffix.String(),
 		Tags:      slices.Collect(s.Context.Tags()),
 		Points:    []*gogen.MetricPayload_MetricPoint{{Value: s.Value, Timestamp: seconds}},
 		Type:      map[metric.SeriesType]gogen.MetricPayload_MetricType{metric.Count: gogen.MetricPayload_COUNT, metric.Rate: gogen.MetricPayload_RATE, metric.GaugeType: gogen.MetricPayload_GAUGE}[s.Type],
@@ -215,7 +215,7 @@ func randomBatch(r *rand.Rand) *metric.Batch {
 	for i := range r.IntN(most) {
 		b.Series = append(b.Series, metric.Series{
 			Context: randomContext(r, kinds[r.IntN(len(kinds))], fmt.Sprintf("series.%d", i)),
-			Suffix:  []string{"", ".avg", ".95percentile"}[r.IntN(3)],
+			Suffix:  []metric.Suffix{0, metric.AggregateSuffix("avg"), metric.PercentileSuffix(95)}[r.IntN(3)],
 			Value:   randomValue(r),
 			Type:    []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
 			Time:    []int64{0, 0, 1_700_000_000 + r.Int64N(1e9)}[r.IntN(3)],

@@ -78,11 +78,11 @@ func compareSeries(t *testing.T, got []metric.Series, want []*metrics.Serie, equ
 	}
 	for i, w := range want {
 		g := got[i]
-		if g.Suffix != w.NameSuffix || g.Type != typeOf(w.MType) || g.Unit() != w.Unit {
-			t.Errorf("got %q, %v, in %q; the agent has %q, %v, in %q", g.Suffix, g.Type, g.Unit(), w.NameSuffix, w.MType, w.Unit)
+		if g.Suffix.String() != w.NameSuffix || g.Type != typeOf(w.MType) || g.Unit() != w.Unit {
+			t.Errorf("got %q, %v, in %q; the agent has %q, %v, in %q", g.Suffix.String(), g.Type, g.Unit(), w.NameSuffix, w.MType, w.Unit)
 		}
-		if v := w.Points[0].Value; !equal(g.Suffix, g.Value, v) {
-			t.Errorf("%s: got %v, the agent has %v", g.Suffix, g.Value, v)
+		if v := w.Points[0].Value; !equal(g.Suffix.String(), g.Value, v) {
+			t.Errorf("%s: got %v, the agent has %v", g.Suffix.String(), g.Value, v)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func TestHistogramBeyondTheAgentsDomain(t *testing.T) {
 		t.Fatalf("%d series, the agent has %d; want one more", len(got), len(want))
 	}
 	compareSeries(t, got[:len(want)], want, func(_ string, got, want float64) bool { return got == want })
-	if last := got[len(want)]; last.Suffix != ".100percentile" || last.Value != 5 {
+	if last := got[len(want)]; last.Suffix != metric.PercentileSuffix(100) || last.Value != 5 {
 		t.Errorf("the last series is %s = %v, want .100percentile = 5", last.Suffix, last.Value)
 	}
 }

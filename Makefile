@@ -3,7 +3,7 @@
 TOOL := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run send check fmt fmt-check vet lint test race soak chaos oracle fuzz bench bench-receive bench-receive-unix profile golden
+.PHONY: help build run send check fmt fmt-check vet lint test race soak chaos oracle fuzz bench bench-receive bench-receive-unix load compare peers budget profile golden
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-receive: ## what receiving a datagram costs, by engine and rate
 
 bench-receive-unix: ## the same of a Unix socket, and how fast a client can go
 	go test -run '^$$' -bench ReceiveUnix -benchtime 1x -count 3 ./listener
+
+load: ## traffic for any StatsD server: make load LOAD='-to 127.0.0.1:8125 -rate 20000' (-help: what else)
+	go run ./bench/load $(LOAD)
 
 profile: ## a CPU profile of the hot path, in cpu.prof
 	go test -run '^$$' -bench 'Sample/tags=3/contexts=10000$$' -cpuprofile cpu.prof -o cpu.test ./cmd/agent

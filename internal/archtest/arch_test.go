@@ -34,6 +34,8 @@ var mayImport = map[string][]string{
 	"config":            {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder"},
 	"cmd/agent":         {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder", "config"},
 	"bench/capture":     {},
+	"bench/compare":     {},
+	"bench/load":        {},
 	"internal/archtest": {},
 	"internal/testkit":  {},
 }

@@ -67,6 +67,12 @@ bench-receive-unix: ## the same of a Unix socket, and how fast a client can go
 load: ## traffic for any StatsD server: make load LOAD='-to 127.0.0.1:8125 -rate 20000' (-help: what else)
 	go run ./bench/load $(LOAD)
 
+peers: ## the other StatsD servers that compare knows, into $WEIR_PEERS or the user's cache
+	bench/compare/peers.sh
+
+compare: build ## Weir and its peers with the same traffic, as compare.md (COMPARE=-help: what to leave out)
+	go run ./bench/compare -weir ./weir -out compare.md $(COMPARE)
+
 profile: ## a CPU profile of the hot path, in cpu.prof
 	go test -run '^$$' -bench 'Sample/tags=3/contexts=10000$$' -cpuprofile cpu.prof -o cpu.test ./cmd/agent
 	go tool pprof -top cpu.test cpu.prof | head -30

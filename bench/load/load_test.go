@@ -224,4 +224,3 @@ func TestParseKindsRejects(t *testing.T) {
 		}
 	}
 }
-

@@ -1,0 +1,4 @@
+exports.init = function (startup, config, events) {
+  events.on("flush", function (timestamp, metrics) {});
+  return true;
+};

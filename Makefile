@@ -73,6 +73,9 @@ peers: ## the other StatsD servers that compare knows, into $WEIR_PEERS or the u
 compare: build ## Weir and its peers with the same traffic, as compare.md (COMPARE=-help: what to leave out)
 	go run ./bench/compare -weir ./weir -out compare.md $(COMPARE)
 
+budget: ## what each stage costs, beside its floor: the table of docs/PERFORMANCE.md
+	go run ./bench/budget
+
 profile: ## a CPU profile of the hot path, in cpu.prof
 	go test -run '^$$' -bench 'Sample/tags=3/contexts=10000$$' -cpuprofile cpu.prof -o cpu.test ./cmd/agent
 	go tool pprof -top cpu.test cpu.prof | head -30

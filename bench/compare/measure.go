@@ -133,8 +133,8 @@ const (
 // search finds the highest rate in datagrams a second at which nothing is lost: up in
 // steps of 1.6 until something is, or the sender can go no faster, then between the last
 // two rates three times, each rate tried as often as b.attempts says until one trial
-// reaches it and loses nothing; then for a whole window, which has a flush in it, and a
-// step of 7 % down until that is lossless, too.
+// reaches it and loses nothing; then for a whole window, which has a flush in it, and
+// 7 % down until that is lossless, too, or 20 % if more than 1 % was lost.
 func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 	t := sc.traffic(s, tags)
 	i, err := s.start(sc.contexts, false)
@@ -143,7 +143,9 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 	}
 	defer func() { i.stop(); i.remove() }()
 	perDatagram := 1.0
+	much := false // was lost at the last try
 	try := func(rate float64, duration time.Duration) (lossless, reached bool, err error) {
+		much = true
 		for range b.attempts {
 			drops := i.dropped()
 			report, err := b.trialOf(i, t, rate, duration)
@@ -153,6 +155,7 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 			perDatagram = float64(report.Metrics) / float64(report.Datagrams)
 			lost := i.dropped() - drops
 			b.say("  %s %s: %.0f datagrams/s of %.0f, %d lost", s.name, sc.Name, report.DatagramsPerSecond, rate, lost)
+			much = much && lost > report.Datagrams/100
 			reached = reached || report.DatagramsPerSecond >= tooSlow*rate
 			if lost == 0 {
 				c.Highest = max(c.Highest, report.DatagramsPerSecond)
@@ -205,7 +208,7 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 		}
 	}
 	c.Highest = 0
-	for rate := max(low, sc.first/4); rate > sc.first/20; rate *= 0.93 {
+	for rate := max(low, sc.first/4); rate > sc.first/20; {
 		lossless, _, err := try(rate, b.window)
 		if err != nil {
 			return err
@@ -214,6 +217,9 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 			break
 		}
 		c.AtLeast = false
+		if rate *= 0.93; much {
+			rate *= 0.8 / 0.93
+		}
 	}
 	c.Metrics = c.Highest * perDatagram
 	return nil

@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"forwarder":         {"metric"},
 	"config":            {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder"},
 	"cmd/agent":         {"metric", "listener", "parser", "rules", "cardinality", "aggregator", "forwarder", "config"},
+	"bench/budget":      {},
 	"bench/capture":     {},
 	"bench/compare":     {},
 	"bench/load":        {},

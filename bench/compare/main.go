@@ -6,6 +6,8 @@
 //	make compare
 //	bench/compare/peers.sh && go run ./bench/compare -weir ./weir -runs 5 -out report.md
 //
+// Interrupted, it ends after the measurement under way and reports what it has.
+//
 // In: Weir's binary and the peers found on this machine (bench/compare/peers.sh installs
 // those that can be had). Out: a report in Markdown and, beside it, all figures as JSON;
 // what happens meanwhile on standard error. It needs to be root, to look at the sockets
@@ -47,11 +49,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // plan is what to measure.
@@ -166,6 +171,17 @@ func (p *plan) measure(b *bench, r *results) (faults error) {
 		}
 		tags = append(tags, n)
 	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, unix.SIGTERM)
+	ended := func() bool { // between two measurements: what there is goes into the report
+		select {
+		case <-stop:
+			stop <- os.Interrupt
+			return true
+		default:
+			return false
+		}
+	}
 	takes := func(s *server, tags int) bool { return !failed[s.name] && (tags > 0 && s.tags || tags == 0 && s.names) }
 	wanted := strings.Split(p.scenarios, ",")
 	if p.contexts != "" && !slices.Contains(wanted, "packed") {
@@ -174,7 +190,7 @@ func (p *plan) measure(b *bench, r *results) (faults error) {
 	for _, n := range tags {
 		for _, sc := range scenarios {
 			for _, s := range r.servers {
-				if !slices.Contains(wanted, sc.Name) || !takes(s, n) || s.floor && sc.mix {
+				if ended() || !slices.Contains(wanted, sc.Name) || !takes(s, n) || s.floor && sc.mix {
 					continue
 				}
 				c := &cell{Server: s.name, Tags: n, Scenario: sc.Name}
@@ -195,7 +211,7 @@ func (p *plan) measure(b *bench, r *results) (faults error) {
 		for _, n := range tags {
 			for _, sc := range scenarios {
 				for _, s := range r.servers {
-					if c := r.cell(s.name, n, sc.Name); c != nil && !failed[s.name] && c.Highest > 0 {
+					if c := r.cell(s.name, n, sc.Name); c != nil && !failed[s.name] && c.Highest > 0 && !ended() {
 						fail(s, b.throughput(s, sc, n, c))
 					}
 				}
@@ -213,7 +229,7 @@ func (p *plan) measure(b *bench, r *results) (faults error) {
 		for _, n := range tags {
 			for _, s := range r.servers {
 				c := r.cell(s.name, n, "packed")
-				if c == nil || !takes(s, n) || s.floor || c.Metrics == 0 {
+				if c == nil || !takes(s, n) || s.floor || c.Metrics == 0 || ended() {
 					continue
 				}
 				f, err := b.footprintOf(s, n, contexts, c.Metrics)

@@ -58,7 +58,7 @@ func prepare(load string, port int, t traffic, rate float64, inMetrics bool, dur
 		"-packet", strconv.Itoa(t.packet), "-contexts", strconv.Itoa(t.contexts), "-tags", strconv.Itoa(t.tags), "-kinds", t.kinds,
 		unit, strconv.FormatFloat(rate, 'f', 0, 64), "-duration", duration.String(), "-passes", strconv.Itoa(passes))}
 	s.cmd.Stderr = os.Stderr
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	var err error
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -313,7 +313,7 @@ func (b *bench) footprintOf(s *server, tags, contexts int, highestMetrics float6
 	defer i.remove()
 	defer i.stop()
 	time.Sleep(time.Second)
-	idle, err := memoryOf(i.pid())
+	idle, err := i.memory()
 	if err != nil {
 		return f, err
 	}
@@ -335,7 +335,7 @@ func (b *bench) footprintOf(s *server, tags, contexts int, highestMetrics float6
 		return f, err
 	}
 	time.Sleep(settle)
-	m, err := memoryOf(i.pid())
+	m, err := i.memory()
 	if err != nil {
 		return f, err
 	}

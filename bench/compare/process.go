@@ -114,12 +114,16 @@ type memory struct {
 	now, most int64 // bytes
 }
 
-func memoryOf(pid int) (memory, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return memory{}, err
+func (p *process) memory() (m memory, err error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid()) + "/status")
+	if err == nil {
+		m, err = parseStatus(string(text))
 	}
-	return parseStatus(string(text))
+	if err != nil { // it ends
+		<-p.ended
+		return m, p.running()
+	}
+	return m, nil
 }
 
 // parseStatus reads VmRSS and VmHWM of /proc/PID/status.

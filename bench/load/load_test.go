@@ -211,7 +211,7 @@ func TestNobodyListens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := s.send(l, pace{duration: time.Minute}, nil)
+	report, err := s.send(l, pace{duration: 5 * time.Second}, nil)
 	if err == nil || report.Refused == 0 {
 		t.Errorf("err %v, refused %d: want an error", err, report.Refused)
 	}

@@ -192,8 +192,12 @@ func (s *sockets) startWatch() (finish func() watch) {
 	var w watch
 	var done sync.WaitGroup
 	done.Go(func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with its changed slack
+		// The thread must not end: servers are killed with the thread that started them,
+		// and that may be this one. So it gets its usual slack (0) back.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+		defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 		nap := unix.NsecToTimespec(int64(lookEvery))
 		last, _ := s.state()
 		lastLook := time.Now()

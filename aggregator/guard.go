@@ -34,6 +34,9 @@ type Guard interface {
 	Changed() []uint32
 	// Keeps reports whether a context is what the folds make of it.
 	Keeps(number uint32, context *metric.Context) bool
+	// Renamed says that all contexts there are get other tags, so that for a while there
+	// will be twice as many; keep is how long a silent one is kept.
+	Renamed(keep time.Duration)
 	// Settled says that all that a change of folds made stale is forgotten.
 	Settled(number uint32)
 }

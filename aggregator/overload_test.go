@@ -110,13 +110,22 @@ func TestDroppedDatagramsAreCompensated(t *testing.T) {
 			if (stats.Compensated == 3) != test.compensate || stats.Factor != test.factor {
 				t.Errorf("%d compensated, factor %v", stats.Compensated, stats.Factor)
 			}
-			// The next interval is as it would be.
+			// The next interval is as it would be, and the one after it on its own.
 			o.send(0, everything)
 			if got, _ := o.flushed(); got["count"] != 3 || got["size.sum"] != 20 {
 				t.Errorf("afterwards: %v", got)
 			}
 			if strings.Count(o.log.String(), "dropped datagrams") != 1 || o.Stats().Factor != 1 {
 				t.Errorf("afterwards: factor %v; log:\n%s", o.Stats().Factor, o.log.String())
+			}
+			o.send(0, everything)
+			o.drops[0]++
+			factor := 1.0
+			if test.compensate {
+				factor = 2
+			}
+			if got, _ := o.flushed(); got["count"] != 3*factor || o.Stats().Factor != factor {
+				t.Errorf("another one: count = %v, factor %v; want factor %v", got["count"], o.Stats().Factor, factor)
 			}
 		})
 	}
@@ -166,7 +175,11 @@ func TestManySamplesAreCompensated(t *testing.T) {
 	o.drops[0] = (n + 1) / 2
 	factor := 1 + float64(o.drops[0])/(n+1)
 	got, sketches := o.flushed()
-	if events := n * factor; math.Abs(got["h.count"]-events) > 1e-6*events || got["h.max"] != 100 {
+	sum := 0.0
+	for i := range n {
+		sum += float64(i%100+1) * factor
+	}
+	if events := n * factor; math.Abs(got["h.count"]-events) > 1e-6*events || math.Abs(got["h.sum"]-sum) > 1e-6*sum || got["h.max"] != 100 {
 		t.Errorf("%v", got)
 	}
 	if s := sketches["d"]; s.Count != int64(math.Round(n*factor)) {

@@ -1,6 +1,7 @@
 package aggregator
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -81,6 +82,9 @@ func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat) {
 		w.mu.Lock()
 	}
 	a.contexts.setLimit(cfg.MaxContexts)
+	if a.guard != nil && !reflect.DeepEqual(a.flusher.policy.naming, p.naming) {
+		a.guard.Renamed(max(cfg.Expiry.Context, cfg.Expiry.ZeroFill))
+	}
 	for i, w := range a.workers {
 		w.view = views[i]
 		w.mu.Unlock()

@@ -111,6 +111,16 @@ func (c *choice) rank(i, keep int) {
 	}
 }
 
+// forget gives back what a decision needed, but for some memory that the next one can
+// use.
+func (c *choice) forget() {
+	const keptTable = 1 << 16
+	*c = choice{seen: c.seen}
+	if cap(c.seen.table) > keptTable {
+		c.seen.table = nil
+	}
+}
+
 func (c *choice) value(row, key int) uint64 { return c.values[row*len(c.keys)+key] }
 
 // left returns how many contexts there would be with some keys folded.
@@ -136,6 +146,7 @@ func (c *choice) foldedSum(row int, folded []int) uint64 {
 func (g *Guard) load(c *choice, m *tracked) {
 	var contexts []metric.Member
 	counts := map[string]int{}
+	pool := false
 	g.members(m.kind, m.number, func(member metric.Member) {
 		if member.Stale {
 			return
@@ -145,8 +156,10 @@ func (g *Guard) load(c *choice, m *tracked) {
 			key := keyOf(tag)
 			if n, known := counts[stringOf(key)]; known {
 				counts[stringOf(key)] = n + 1
-			} else if len(counts) < 16*maxChoiceKeys {
+			} else if len(counts) < 16*maxChoiceKeys && len(key) <= maxKeyBytes {
 				counts[string(key)] = 1
+			} else {
+				pool = true
 			}
 		})
 	})
@@ -155,8 +168,8 @@ func (g *Guard) load(c *choice, m *tracked) {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
-	if len(names) > maxChoiceKeys {
-		names = append(names[:maxChoiceKeys], pooledKey)
+	if pool || len(names) > maxChoiceKeys {
+		names = append(names[:min(len(names), maxChoiceKeys)], pooledKey)
 	}
 	protected := g.cfg.Load().protected
 	*c = choice{byKey: make(map[string]int, len(names)), seen: c.seen}

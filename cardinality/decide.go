@@ -13,19 +13,19 @@ const maxFolds = 16
 // overflow does what is to be done when a metric has no room for a candidate. The
 // lock is held. After a fold the candidate is rewritten and has room.
 func (g *Guard) overflow(s *shard, m *tracked, c *metric.Candidate, limit int) (changed bool, why metric.Reason) {
-	w := m.watch
-	if w != nil && w.refusing {
-		g.refuse(m, c)
-		return false, metric.MetricLimit
-	}
 	policy := g.overflowOf(m)
 	switch {
 	case policy == metric.OverflowObserve:
-		if w != nil && !w.observed && m.folded == nil {
-			w.observed = true
-			g.decide(s, m, limit, true)
+		if !m.observed && m.folded == nil {
+			m.observed = true
+			if !g.foldable(m) || !g.decide(s, m, limit, true) {
+				g.tellRefusal(s, m, limit, true)
+			}
 		}
 		return false, metric.Accepted
+	case m.refusing:
+		g.refuse(m, c)
+		return false, metric.MetricLimit
 	case policy == metric.OverflowDrop || !g.foldable(m):
 		g.beginRefusing(s, m, c, limit)
 		return false, metric.MetricLimit
@@ -47,13 +47,8 @@ func (g *Guard) overflow(s *shard, m *tracked, c *metric.Candidate, limit int) (
 // beginRefusing refuses further contexts of a metric until the next part of the
 // window, and tells it once.
 func (g *Guard) beginRefusing(s *shard, m *tracked, c *metric.Candidate, limit int) {
-	w := m.watch
-	if w == nil {
-		g.counts.refused.Add(1)
-		return // no memory to remember it: the limit is kept, and nothing told
-	}
-	w.refusing = true
-	if w.demand == nil && g.take(windowBytes(contextPrecision)) {
+	m.refusing = true
+	if w := m.watch; w != nil && w.demand == nil && g.take(windowBytes(contextPrecision)) {
 		w.demand = newWindow(contextPrecision)
 		for i, part := range w.contexts.parts {
 			if part != nil {
@@ -62,13 +57,20 @@ func (g *Guard) beginRefusing(s *shard, m *tracked, c *metric.Candidate, limit i
 		}
 		w.demand.current = w.contexts.current
 	}
-	if !w.told {
-		w.told = true
-		g.load(&s.scratch, m)
-		g.reportRefusal(m, &s.scratch, limit)
-		s.scratch = choice{seen: s.scratch.seen}
-	}
+	g.tellRefusal(s, m, limit, false)
 	g.refuse(m, c)
+}
+
+// tellRefusal tells once that a metric gets no further contexts, or would get none. If
+// there is no memory to remember that, it tells nothing.
+func (g *Guard) tellRefusal(s *shard, m *tracked, limit int, dry bool) {
+	if m.watch == nil || m.watch.told {
+		return
+	}
+	m.watch.told = true
+	g.load(&s.scratch, m)
+	g.reportRefusal(m, &s.scratch, limit, dry)
+	s.scratch.forget()
 }
 
 // refuse counts a candidate that is refused, and that there was a demand for it.
@@ -91,7 +93,7 @@ func (g *Guard) refuse(m *tracked, c *metric.Candidate) {
 func (g *Guard) decide(s *shard, m *tracked, limit int, dry bool) bool {
 	c := &s.scratch
 	g.load(c, m)
-	defer func() { *c = choice{seen: c.seen} }() // the names and rows are not to be kept
+	defer c.forget()
 	before, room := len(c.rows), maxFolds
 	if m.folded != nil {
 		room -= len(m.folded.folds)
@@ -101,13 +103,16 @@ func (g *Guard) decide(s *shard, m *tracked, limit int, dry bool) bool {
 	if m.watch != nil && m.watch.known > before {
 		share = float64(before) / float64(m.watch.known)
 	}
-	target, most := int(share*float64(limit)*foldTarget/4), int(share*float64(limit))
+	target, most := int(share*float64(limit)*foldTarget/4), max(2, int(share*float64(limit)))
+	if m.folded != nil && !dry && g.keepNone(m, c, target) {
+		return true
+	}
 	keep := g.cfg.Load().KeepTop
 	chosen, left := c.find(target, keep, room)
-	if left >= most && keep > 0 {
+	if (left >= most || len(chosen) == 0) && keep > 0 {
 		chosen, left = c.find(target, 0, room)
 	}
-	if len(chosen) == 0 || left >= most && !dry {
+	if len(chosen) == 0 || left >= most {
 		return false
 	}
 	slices.SortFunc(chosen, func(a, b int) int { return strings.Compare(c.keys[a].name, c.keys[b].name) })
@@ -146,6 +151,45 @@ func (g *Guard) decide(s *shard, m *tracked, limit int, dry bool) bool {
 	return true
 }
 
+// keepNone folds the values that keep their own series with the others, and reports
+// whether that makes room. They go before another key is folded.
+func (g *Guard) keepNone(m *tracked, c *choice, target int) bool {
+	var again []int
+	for _, f := range m.folded.folds {
+		if i, known := c.byKey[f.key]; known && len(f.kept) > 0 {
+			again = append(again, i)
+		}
+	}
+	left := c.left(again)
+	if len(again) == 0 || left > target {
+		return false
+	}
+	values := 0
+	for _, f := range m.folded.folds {
+		values += len(f.kept)
+		clear(f.kept)
+	}
+	m.folded.version, m.folded.base = g.version.Add(1), left
+	g.countAnew(m, c, again)
+	m.stale += int32(g.countStale(c, again))
+	g.log.Info("values of folded tag keys lose their own series: there is no room", "metric", m.name, "kind", m.kind,
+		"values", values, "contexts", len(c.rows), "contexts_left", left)
+	g.change(m.number)
+	return true
+}
+
+// countAnew lets the contexts count that there are when keys are folded, and no others.
+func (g *Guard) countAnew(m *tracked, c *choice, chosen []int) {
+	if m.watch == nil {
+		return
+	}
+	m.watch.contexts = newWindow(contextPrecision)
+	m.watch.known, m.watch.since, m.watch.next = 0, 0, 0
+	for row := range c.rows {
+		m.watch.contexts.insert(c.foldedSum(row, chosen))
+	}
+}
+
 func newWindowIn(g *Guard) *window {
 	if g.take(windowBytes(contextPrecision)) {
 		return newWindow(contextPrecision)
@@ -155,16 +199,12 @@ func newWindowIn(g *Guard) *window {
 
 // seed puts the contexts there are into the sketches of new folds.
 func (g *Guard) seed(m *tracked, c *choice, state *folded, chosen []int) {
-	if m.watch != nil && !state.dry {
-		m.watch.contexts = newWindow(contextPrecision)
-		m.watch.known, m.watch.since, m.watch.next = 0, 0, 0
+	if !state.dry {
+		g.countAnew(m, c, chosen)
 	}
 	first := m.folded == nil
 	for row := range c.rows {
 		sum := c.foldedSum(row, chosen)
-		if m.watch != nil && !state.dry {
-			m.watch.contexts.insert(sum)
-		}
 		if first {
 			state.demand.insert(c.rows[row].sum)
 		}

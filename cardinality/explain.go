@@ -10,10 +10,10 @@ import (
 // Explain says in sentences which limits and folds a candidate meets, and changes
 // nothing.
 func (g *Guard) Explain(c *metric.Candidate) []string {
-	s, hash := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.find(hash, c.Kind, c.Name)
+	m := s.find(hash, c)
 	if m == nil {
 		m = &tracked{kind: c.Kind, name: string(c.Name)}
 	}

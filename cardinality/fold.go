@@ -13,16 +13,27 @@ import (
 const otherValue = "_other_"
 
 // Keys that are none of a tag: what does not have a colon has the key "", and all
-// keys beyond those that are told apart are together one.
+// keys beyond those that are told apart are together one, with a name that no key has.
 const (
 	bareKey   = ""
-	pooledKey = "*"
+	pooledKey = ":"
 )
 
 // Host and device are folded like tags of these keys.
 const (
 	hostKey   = "host"
 	deviceKey = "device"
+)
+
+// resourceKey is never folded: what a metric belongs to is no tag in Datadog.
+const resourceKey = "dd.internal.resource"
+
+const (
+	// maxKeyBytes is the longest key that is told apart. Longer ones are pooled, so that
+	// what is kept of folds is small.
+	maxKeyBytes = 256
+	// maxKeptBytes is the longest tag of which the text is kept, for the state.
+	maxKeptBytes = 512
 )
 
 // folded is what is known of a metric of which tag keys are folded.
@@ -33,6 +44,7 @@ type folded struct {
 	demand  *window       // the contexts there would be without folds
 	known   int           // its last estimate
 	partial time.Duration // when one of several folds was lifted
+	base    int           // about how many contexts there would be if no value kept its own series
 }
 
 // fold is one folded tag key.
@@ -219,7 +231,7 @@ func (f *fold) keeps(hash uint64, tag []byte) bool {
 	if k == nil {
 		return false
 	}
-	if k.value == "" {
+	if k.value == "" && len(tag) <= maxKeptBytes {
 		k.value = string(tag)
 	}
 	return true

@@ -20,6 +20,8 @@ package cardinality
 import (
 	"log/slog"
 	"math"
+	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,8 +34,9 @@ const (
 	shardBits = 6
 
 	// maxTracked is how many metrics are told apart. Of further ones only the limit of
-	// the whole agent is kept.
-	maxTracked = 1 << 18
+	// the whole agent is kept. Their names may be long, but not all of them.
+	maxTracked      = 1 << 18
+	maxTrackedBytes = 64 << 20
 	// maxSketchBytes bounds all sketches. A metric that gets none is folded all the same,
 	// and its fold is lifted after a window, to be tried anew.
 	maxSketchBytes = 48 << 20
@@ -50,6 +53,7 @@ type Guard struct {
 	shards  [shards]shard
 	live    atomic.Int64 // contexts, those about to be forgotten included
 	tracked atomic.Int64 // metrics
+	names   atomic.Int64 // bytes of their names
 	memory  atomic.Int64 // of sketches
 	level   atomic.Int64 // what the limit of the whole agent leaves to a metric
 	version atomic.Uint64
@@ -82,11 +86,13 @@ type shard struct {
 	scratch choice
 }
 
-// tracked is what is known of a metric.
+// tracked is what is known of a metric, or of those of its contexts that meet a rule
+// for some tags.
 type tracked struct {
 	kind   metric.Kind
 	name   string
-	hash   uint64             // of both
+	rule   string             // what it asks of tags; "": nothing
+	hash   uint64             // of all three
 	number uint32             // 0 is that of metrics that are not told apart
 	live   int32              // contexts, those to be forgotten left out
 	stale  int32              // of live, how many a fold will make be forgotten
@@ -95,6 +101,14 @@ type tracked struct {
 	budget *metric.Budget
 	watch  *watch  // near its limit; nil: not
 	folded *folded // nil: no fold
+
+	refusing bool // until the next part of the window
+	observed bool // that fold would decide something, in this part of the window
+
+	renamed      int           // contexts there were when all got other tags: they do not count
+	renamedUntil time.Duration // for so long
+
+	rebudgeted bool // the budget is another one since the last Tick
 }
 
 // watch is what is kept of a metric near its limit.
@@ -105,8 +119,6 @@ type watch struct {
 	known    int  // the estimate of contexts when it was last made
 	since    int  // admitted since then
 	next     int  // admitted until it is to be made again
-	refusing bool // until the next part of the window
-	observed bool // that keys were looked for that fold would fold, in this part of the window
 	told     bool // that it is refused; until the demand is below half of the limit
 	fed      bool // with the contexts there were before
 }
@@ -137,9 +149,12 @@ func New(cfg Config, log *slog.Logger) *Guard {
 }
 
 // SetConfig changes the limits; cfg must have passed Validate. At the next Tick folds
-// begin and end that the new ones ask for.
+// begin and end that the new ones ask for. If nothing is new, nothing happens.
 func (g *Guard) SetConfig(cfg Config) {
-	s := &settings{Config: cfg, protected: map[string]bool{}}
+	if before := g.cfg.Load(); before != nil && reflect.DeepEqual(before.Config, cfg) {
+		return
+	}
+	s := &settings{Config: cfg, protected: map[string]bool{resourceKey: true}}
 	for _, key := range cfg.Protect {
 		s.protected[key] = true
 	}
@@ -156,18 +171,43 @@ func (g *Guard) SetMembers(members func(metric.Kind, uint32, func(metric.Member)
 	g.members = members
 }
 
-// shardOf returns where a metric is, and its hash.
-func (g *Guard) shardOf(kind metric.Kind, name []byte) (*shard, uint64) {
-	hash := g.hash.bytes(name) + uint64(kind)
+// shardOf returns where the metric of a candidate is, and its hash.
+func (g *Guard) shardOf(c *metric.Candidate) (*shard, uint64) {
+	hash := g.hash.bytes(c.Name) + uint64(c.Kind)
+	if rule := partOf(c); rule != "" {
+		hash += g.hash.bytes(bytesOf(rule))
+	}
 	return &g.shards[hash%shards], hash
 }
 
-// find returns a metric, nil if it is not known. The lock is held.
-func (s *shard) find(hash uint64, kind metric.Kind, name []byte) *tracked {
-	if i, known := s.byHash[hash]; known && s.metrics[i].kind == kind && s.metrics[i].name == string(name) {
-		return s.metrics[i]
+func partOf(c *metric.Candidate) string {
+	if c.Budget == nil {
+		return ""
+	}
+	return c.Budget.Part
+}
+
+// find returns the metric of a candidate, nil if it is not known. The lock is held.
+func (s *shard) find(hash uint64, c *metric.Candidate) *tracked {
+	i, known := s.byHash[hash]
+	if !known {
+		return nil
+	}
+	if m := s.metrics[i]; m.kind == c.Kind && m.name == string(c.Name) && m.rule == partOf(c) {
+		return m
 	}
 	return nil
+}
+
+// setBudget notes what rules say of a metric.
+func (m *tracked) setBudget(b *metric.Budget) {
+	if m.budget != b {
+		m.rebudgeted = m.rebudgeted || m.budget == nil || b == nil || *m.budget != *b
+		m.budget = b
+		if m.watch != nil {
+			m.watch.next = 0 // how much room there is is another question now
+		}
+	}
 }
 
 // at returns the metric of a number, nil if it is untracked; the lock is held.
@@ -181,12 +221,12 @@ func (g *Guard) lock(number uint32) (*shard, *tracked) {
 }
 
 // track begins to tell a metric apart; nil if there are too many.
-func (g *Guard) track(s *shard, hash uint64, kind metric.Kind, name string) *tracked {
-	if _, taken := s.byHash[hash]; taken || g.tracked.Load() >= maxTracked {
+func (g *Guard) track(s *shard, hash uint64, c *metric.Candidate) *tracked {
+	if _, taken := s.byHash[hash]; taken || g.tracked.Load() >= maxTracked || g.names.Load()+int64(len(c.Name)) > maxTrackedBytes {
 		g.counts.untracked.Add(1)
 		return nil
 	}
-	m := &tracked{kind: kind, name: name, hash: hash}
+	m := &tracked{kind: c.Kind, name: string(c.Name), rule: strings.Clone(partOf(c)), hash: hash, budget: c.Budget}
 	i := uint32(len(s.metrics))
 	if n := len(s.free); n > 0 {
 		i, s.free = s.free[n-1], s.free[:n-1]
@@ -197,6 +237,7 @@ func (g *Guard) track(s *shard, hash uint64, kind metric.Kind, name string) *tra
 	m.number = (i+1)<<shardBits | uint32(hash%shards)
 	s.byHash[hash] = i
 	g.tracked.Add(1)
+	g.names.Add(int64(len(m.name)))
 	return m
 }
 
@@ -226,15 +267,15 @@ func (g *Guard) foldable(m *tracked) bool {
 // Meet applies the folds in force to a candidate, and reports whether there are any:
 // then its Sighting is to be remembered.
 func (g *Guard) Meet(c *metric.Candidate) (folded bool) {
-	s, hash := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.Sighting.Version = 0
-	m := s.find(hash, c.Kind, c.Name)
+	m := s.find(hash, c)
 	if m == nil {
 		return false
 	}
-	m.budget = c.Budget
+	m.setBudget(c.Budget)
 	if m.folded == nil || m.folded.dry {
 		return false
 	}
@@ -261,24 +302,24 @@ func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
 		g.full.Store(true)
 		return false, metric.ContextLimit
 	}
-	s, hash := g.shardOf(c.Kind, c.Name)
+	s, hash := g.shardOf(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.find(hash, c.Kind, c.Name)
+	m := s.find(hash, c)
 	if m == nil {
-		if m = g.track(s, hash, c.Kind, string(c.Name)); m == nil {
+		if m = g.track(s, hash, c); m == nil {
 			c.Sighting = metric.Sighting{Values: c.Sighting.Values[:0]}
 			g.live.Add(1)
 			return false, metric.Accepted
 		}
 	}
 	c.Sighting.Metric = m.number
-	m.budget = c.Budget
+	m.setBudget(c.Budget)
 	limit := g.limitOf(m)
 	if m.watch == nil && m.count() >= limit/2 {
 		g.beginWatch(m)
 	}
-	if g.isFull(m, limit) {
+	if g.isFull(m, limit+m.renamed) {
 		if changed, why = g.overflow(s, m, c, limit); why != metric.Accepted {
 			return changed, why
 		}
@@ -307,10 +348,10 @@ func (g *Guard) isFull(m *tracked, limit int) bool {
 	w := m.watch
 	live := int(m.live) - int(m.stale)
 	switch {
+	case m.refusing:
+		return true
 	case live >= limit || w == nil:
 		return m.count() >= limit
-	case w.refusing:
-		return true
 	case live < limit/fewContexts:
 		return false
 	}
@@ -346,6 +387,16 @@ func (g *Guard) Withdraw(number uint32) {
 	if m != nil {
 		m.live--
 	}
+}
+
+// Renamed says that a reload gave other tags to all contexts there are: for a while there
+// will be twice as many, and no key is to blame. keep is how long a silent context is
+// kept.
+func (g *Guard) Renamed(keep time.Duration) {
+	g.each(func(_ *shard, m *tracked) {
+		m.renamed = min(m.count(), g.limitOf(m))
+		m.renamedUntil = g.elapsed + keep + g.cfg.Load().Window
+	})
 }
 
 // Settled says that all that a change of folds made stale is forgotten.
@@ -424,7 +475,7 @@ func (g *Guard) watchValue(w *watch, tag []byte, hash uint64, hint int) int {
 			return at + 1
 		}
 	}
-	if len(w.keys) < maxWatchedKeys && g.take(windowBytes(valuePrecision)) {
+	if len(w.keys) < maxWatchedKeys && len(key) <= maxKeyBytes && g.take(windowBytes(valuePrecision)) {
 		w.keys = append(w.keys, keyWatch{string(key), newWindow(valuePrecision)})
 		w.keys[len(w.keys)-1].values.insert(hash)
 	}

@@ -65,7 +65,7 @@ func TestOnlyGuiltyKeysAreFolded(t *testing.T) {
 		}, "endpoint", 21 * 25},
 		"many values of two keys": {100_000, func(i int) string {
 			return fmt.Sprintf("a:1|c|#a:%d,b:%d", i*7919%100_000/300, i*7919%300)
-		}, "a b", 21 * 21},
+		}, "a", 750}, // b alone is no trouble: rather fewer values of a keep their series
 		"protected": {5000, func(i int) string {
 			return fmt.Sprintf("a:1|c|#service:%s,endpoint:/e%d", uuid(), i%30)
 		}, "", 1000},
@@ -94,8 +94,9 @@ func TestOnlyGuiltyKeysAreFolded(t *testing.T) {
 						w.send(test.line(i))
 					}
 					b = w.flush()
-					// Each key that is folded later than the first may have let as many in again.
-					if n := len(series(b, "a")); round == 0 && n > 1000*max(1, w.logged("folded a tag key"))+test.most {
+					// Each decision later than the first may have let as many in again.
+					decided := w.logged("folded a tag key") + w.logged("lose their own series")
+					if n := len(series(b, "a")); round == 0 && n > 1000*max(1, decided)+test.most {
 						t.Errorf("%d series in the first interval", n)
 					}
 				}

@@ -29,6 +29,7 @@ type counts struct {
 	observed   atomic.Uint64
 	lifted     atomic.Uint64
 	drops      atomic.Uint64 // metrics that began to refuse
+	wouldDrop  atomic.Uint64
 	refused    atomic.Uint64 // candidates
 	full       atomic.Uint64 // intervals in which the whole agent's limit refused
 	untracked  atomic.Uint64
@@ -39,13 +40,14 @@ type counts struct {
 
 // The names of decisions: values of a tag of weir's own metrics and of events.
 const (
-	decidedFold    = "fold"
-	decidedDeeper  = "deeper_fold"
-	decidedObserve = "would_fold"
-	decidedLift    = "lift"
-	decidedRefuse  = "refuse"
-	decidedEnd     = "end_refuse"
-	decidedCrowded = "agent_limit"
+	decidedFold        = "fold"
+	decidedDeeper      = "deeper_fold"
+	decidedObserve     = "would_fold"
+	decidedLift        = "lift"
+	decidedRefuse      = "refuse"
+	decidedWouldRefuse = "would_refuse"
+	decidedEnd         = "end_refuse"
+	decidedCrowded     = "agent_limit"
 )
 
 // seriesPer returns how many custom metrics Datadog counts for a context of a kind.
@@ -117,8 +119,14 @@ func (g *Guard) reportLift(m *tracked, f *fold, dry bool) {
 
 // reportRefusal tells that a metric gets no further contexts, and which key has the
 // most values.
-func (g *Guard) reportRefusal(m *tracked, c *choice, limit int) {
-	g.counts.drops.Add(1)
+func (g *Guard) reportRefusal(m *tracked, c *choice, limit int, dry bool) {
+	decision, text := decidedRefuse, "refuses further contexts of a metric: it has as many as it may have"
+	if dry {
+		decision, text = decidedWouldRefuse, "would refuse further contexts of a metric: it has as many as it may have"
+		g.counts.wouldDrop.Add(1)
+	} else {
+		g.counts.drops.Add(1)
+	}
 	key, values := "", 0
 	for i := range c.keys {
 		c.rank(i, 0)
@@ -126,18 +134,20 @@ func (g *Guard) reportRefusal(m *tracked, c *choice, limit int) {
 			key, values = c.keys[i].name, n
 		}
 	}
-	const text = "refuses further contexts of a metric: it has as many as it may have"
 	series, cost := g.costOf(m.kind, len(c.rows))
 	g.log.Warn(text, "metric", m.name, "kind", m.kind, "limit", limit, "contexts", len(c.rows), "key", keyText(key), "values", values,
 		"custom_metrics", series, "assumed_cost_a_month", cost)
-	g.event(m, decidedRefuse, key, text, fmt.Sprintf(
+	g.event(m, decision, key, text, fmt.Sprintf(
 		"%s %s has %d contexts; its limit is %d. Of its tag keys %s has the most values, about %d. "+
 			"Its contexts are %d custom metrics, or %.2f a month at the assumed price of %.2f per 100.",
 		m.kind, m.name, len(c.rows), limit, keyText(key), values, series, cost, g.cfg.Load().Cost.Per100MetricsMonth))
 }
 
 func (g *Guard) reportEnd(m *tracked) {
-	const text = "a metric gets new contexts again"
+	text := "a metric gets new contexts again"
+	if g.overflowOf(m) == metric.OverflowObserve {
+		text = "would no longer refuse contexts of a metric"
+	}
 	g.log.Info(text, "metric", m.name, "kind", m.kind)
 	g.event(m, decidedEnd, "", text, fmt.Sprintf("%s %s wants less than half of its limit.", m.kind, m.name))
 }
@@ -198,6 +208,7 @@ func (g *Guard) Readings(dst []metric.Reading) []metric.Reading {
 	total("decisions", c.observed.Load(), "decision:"+decidedObserve)
 	total("decisions", c.lifted.Load(), "decision:"+decidedLift)
 	total("decisions", c.drops.Load(), "decision:"+decidedRefuse)
+	total("decisions", c.wouldDrop.Load(), "decision:"+decidedWouldRefuse)
 	level("folds", c.folds.Load())
 	level("metrics", g.tracked.Load())
 	level("metrics.near_limit", c.watched.Load())

@@ -105,11 +105,10 @@ func (g *Guard) largest(n int) []uint32 {
 
 func (g *Guard) describe(m *tracked) MetricSnapshot {
 	d := MetricSnapshot{
-		Name: m.name, Kind: m.kind, Contexts: int(m.live) - int(m.stale), Window: m.count(), Limit: g.limitOf(m),
+		Name: m.name, Kind: m.kind, Contexts: int(m.live) - int(m.stale), Window: m.count(), Limit: g.limitOf(m), Refusing: m.refusing,
 	}
 	if m.watch != nil {
 		d.Window = max(d.Contexts, m.watch.contexts.estimate())
-		d.Refusing = m.watch.refusing
 	}
 	d.Demand = d.Window
 	if m.folded != nil {

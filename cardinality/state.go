@@ -36,6 +36,7 @@ type state struct {
 type metricState struct {
 	Name     string      `json:"name"`
 	Kind     metric.Kind `json:"kind"`
+	Rule     string      `json:"rule,omitempty"`
 	Contexts []byte      `json:"contexts,omitempty"` // a sketch of those in the window
 	Demand   int         `json:"demand,omitempty"`   // about how many there would be without folds
 	Folds    []foldState `json:"folds,omitempty"`
@@ -118,7 +119,7 @@ func (g *Guard) write(s state) error {
 func (g *Guard) state() state {
 	s := state{Version: stateVersion, Saved: time.Unix(g.now.Load(), 0).UTC(), Hash: g.hash}
 	g.each(func(_ *shard, m *tracked) {
-		one := metricState{Name: m.name, Kind: m.kind}
+		one := metricState{Name: m.name, Kind: m.kind, Rule: m.rule}
 		if m.folded != nil && !m.folded.dry {
 			one.Demand = m.folded.demand.estimate()
 			for _, f := range m.folded.folds {
@@ -208,6 +209,11 @@ func readState(name string) (s state, err error) {
 		if m.Name == "" || m.Kind < metric.Counter || m.Kind > metric.ClassicTimer || len(m.Folds) > maxFolds {
 			return s, fmt.Errorf("it has a metric %q of kind %d with %d folds", m.Name, m.Kind, len(m.Folds))
 		}
+		for _, f := range m.Folds {
+			if len(f.Kept) > maxKeepTop {
+				return s, fmt.Errorf("it has a fold of %q with %d values", m.Name, len(f.Kept))
+			}
+		}
 		if m.Contexts == nil {
 			continue
 		}
@@ -221,10 +227,11 @@ func readState(name string) (s state, err error) {
 // restoreMetric puts what is known of a metric into force. It is not lifted before what
 // the earlier process saw has left the window.
 func (g *Guard) restoreMetric(from *metricState, hold time.Duration) {
-	s, hash := g.shardOf(from.Kind, []byte(from.Name))
-	m := s.find(hash, from.Kind, []byte(from.Name))
+	c := &metric.Candidate{Kind: from.Kind, Name: []byte(from.Name), Budget: &metric.Budget{Part: from.Rule}}
+	s, hash := g.shardOf(c)
+	m := s.find(hash, c)
 	if m == nil {
-		if m = g.track(s, hash, from.Kind, from.Name); m == nil {
+		if m = g.track(s, hash, c); m == nil {
 			return
 		}
 	}

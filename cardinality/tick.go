@@ -94,7 +94,8 @@ func (g *Guard) Tick(now time.Time, interval time.Duration) []metric.Event {
 	}
 	changed := g.changed.Swap(false)
 	g.each(func(s *shard, m *tracked) {
-		if changed {
+		if changed || m.rebudgeted {
+			m.rebudgeted = false
 			g.obey(s, m)
 		}
 		if f := m.folded; f != nil && !f.dry {
@@ -115,6 +116,10 @@ func (g *Guard) Tick(now time.Time, interval time.Duration) []metric.Event {
 func (g *Guard) rotate(s *shard, m *tracked) {
 	m.part = (m.part + 1) % windowParts
 	m.gone[m.part] = 0
+	m.refusing, m.observed = false, false
+	if g.elapsed > m.renamedUntil {
+		m.renamed = 0
+	}
 	limit := g.limitOf(m)
 	if w := m.watch; w != nil {
 		w.contexts.rotate()
@@ -122,9 +127,12 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 		for i := range w.keys {
 			w.keys[i].values.rotate()
 		}
-		w.observed = false
-		w.refusing, w.known, w.since, w.next = false, w.contexts.estimate(), 0, 0
-		if w.told && w.demand.estimate() < limit/2 {
+		w.known, w.since, w.next = w.contexts.estimate(), 0, 0
+		demand := w.known
+		if w.demand != nil {
+			demand = w.demand.estimate()
+		}
+		if w.told && demand < limit/2 {
 			w.told = false
 			g.memory.Add(-w.demand.bytes())
 			w.demand = nil
@@ -152,6 +160,7 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 		s.metrics[i] = nil
 		s.free = append(s.free, i)
 		g.tracked.Add(-1)
+		g.names.Add(-int64(len(m.name)))
 	}
 }
 
@@ -173,8 +182,9 @@ func (g *Guard) obey(s *shard, m *tracked) {
 		g.decide(s, m, limit, false)
 	}
 	if m.watch != nil {
-		m.watch.refusing, m.watch.next = false, 0
+		m.watch.next = 0
 	}
+	m.refusing, m.observed = false, false
 }
 
 // lift ends folds without which a metric would have fewer contexts than enough: all at
@@ -227,8 +237,18 @@ func (g *Guard) lift(m *tracked, enough int) {
 
 // chooseKept gives values their own series that have become frequent, where there is
 // room, or, when the window moves on, in place of others.
+//
+// A value that keeps its series has as many contexts as those that do not have
+// together, in the mean: so much room it needs, or another key would have to be folded
+// for it.
 func (g *Guard) chooseKept(m *tracked, rotating bool) {
 	keep, changed := g.cfg.Load().KeepTop, false
+	contexts := m.folded.product()
+	if base := (int(m.live) - int(m.stale) + contexts - 1) / contexts; rotating || base > m.folded.base {
+		m.folded.base = base
+	}
+	contexts *= m.folded.base
+	room := g.limitOf(m) * foldTarget / 4
 	for _, f := range m.folded.folds {
 		if f.heavy == nil {
 			continue
@@ -248,13 +268,16 @@ func (g *Guard) chooseKept(m *tracked, rotating bool) {
 		}
 		least := uint32(min(max(total/keptShare, keptSamples), math.MaxUint32))
 		for _, e := range f.heavy.top(keep, least) {
-			if len(f.kept) >= keep {
+			more := contexts / (1 + len(f.kept))
+			if len(f.kept) >= keep || contexts+more > room {
 				weakest, count := f.weakest()
-				if !rotating || uint64(e.sure()) < keptLead*uint64(count) {
+				if !rotating || len(f.kept) == 0 || uint64(e.sure()) < keptLead*uint64(count) {
 					break
 				}
 				delete(f.kept, weakest)
+				contexts -= more
 			}
+			contexts += more
 			f.kept[e.hash] = &keptValue{count: f.heavy.remove(e.hash)}
 			changed = true
 		}
@@ -263,6 +286,16 @@ func (g *Guard) chooseKept(m *tracked, rotating bool) {
 		m.folded.version = g.version.Add(1)
 		g.change(m.number)
 	}
+}
+
+// product returns how many combinations there are of values that keep their own series
+// and the others of each key.
+func (m *folded) product() int {
+	n := 1
+	for _, f := range m.folds {
+		n = min(n*(1+len(f.kept)), math.MaxInt32)
+	}
+	return n
 }
 
 // weakest returns the value that came least often of those that keep their series.

@@ -25,6 +25,7 @@ type world struct {
 	t          *testing.T
 	guard      *cardinality.Guard
 	aggregator *aggregator.Aggregator
+	config     aggregator.Config
 	parser     *parser.Parser
 	batches    chan *metric.Batch
 	log        lockedBuffer
@@ -80,6 +81,7 @@ func newWorld(t *testing.T, cfg cardinality.Config, file string) *world {
 	agg := aggregator.DefaultConfig()
 	agg.Hostname = "agent"
 	agg.MaxContexts = cfg.MaxContexts
+	w.config = agg
 	w.guard = cardinality.New(cfg, log)
 	if file != "" {
 		w.guard.Open(file)

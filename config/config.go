@@ -2,7 +2,8 @@
 // rooms' defaults below them.
 //
 // In: a file and the environment. Out: a Config made of the rooms' own Config
-// structs, or all faults at once, each with its line and what to write instead.
+// structs, or all faults at once, each with its line and what to write instead; and
+// word that the file has changed.
 // It has no setting of its own but those of the log, which belongs to no room.
 package config
 

@@ -153,6 +153,34 @@ func deliverUntilIdle(t *testing.T, cfg Config) (f *Forwarder, log string) {
 	return f, end()
 }
 
+// What is kept for longer than Datadog's hour, for an intake of one's own, is delivered
+// then; and a change of the password in its URL changes nothing of what is kept.
+func TestKeptForLong(t *testing.T) {
+	in := testkit.NewIntake(t)
+	with := func(password string) string { return strings.Replace(in.URL, "://", "://weir:"+password+"@", 1) }
+	cfg, _ := toTry(with("old"))
+	cfg.StateDir, cfg.Spool = t.TempDir(), DefaultConfig().Spool
+	cfg.Spool.MaxAge, cfg.Spool.MinFree = 6*time.Hour, 0
+	b := *example()
+	b.Start, b.Sketches, b.Events, b.Checks = time.Now().Add(-5*time.Hour), nil, nil, nil
+	cfg.Resolve(Defaults{})
+	f, err := New(cfg, "weir/1.2.3", discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := f.destinations[0].(*datadog).endpoints[0]
+	f.destinations[0].(*datadog).packer.pack(&b, func(p payload) {
+		mustPut(t, e.spool, &record{route: p.route.path, encoding: p.encoding, start: p.start, points: p.points, body: p.body})
+	}, func(uint64, DropReason) { t.Error("dropped") })
+	f.close()
+	cfg.Forwarders[0].URL = with("new")
+	cfg.ShutdownTimeout = time.Minute
+	f, log := deliverUntilIdle(t, cfg)
+	if s := f.Stats()[0]; s.Restored != b.Points() || s.Delivered != s.Restored || s.DroppedInAll() != 0 {
+		t.Errorf("%+v\n%s", s, log)
+	}
+}
+
 // An endpoint that is not configured any more leaves a spool behind: that is told,
 // counted and kept, until its payloads are too old.
 func TestSpoolsOfNobody(t *testing.T) {

@@ -166,9 +166,9 @@ func chaosTime(t *testing.T) time.Duration {
 // WEIR_CHAOS says for how long new seeds are drawn (a duration), WEIR_CHAOS_SEED which one
 // is tried.
 func TestChaos(t *testing.T) {
-	few := 24
+	few := 8
 	if raceEnabled {
-		few = 8
+		few = 3
 	}
 	begun := time.Now()
 	lasts := chaosTime(t)

@@ -110,6 +110,8 @@ type chaosNet struct {
 	secure  bool
 	latency time.Duration // of an answer
 
+	accepting sync.RWMutex // held while an answer goes out, so that no connection breaks then
+
 	mu       sync.Mutex // guards the fields below
 	random   *rand.Rand
 	weather  weather
@@ -121,6 +123,9 @@ type chaosNet struct {
 	seen     map[fault]int     // requests and dials, by what went wrong
 	arrivals []arrival
 }
+
+// connKey is under which the context of a request has its connection.
+type connKey struct{}
 
 // arrival is a request that the intake has accepted.
 type arrival struct {
@@ -143,6 +148,7 @@ func newChaosNet(tb testing.TB, random *rand.Rand, protocol string) *chaosNet {
 			delete(n.conns, c)
 		}
 	}}
+	n.server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
 	n.server.Protocols = new(http.Protocols)
 	n.server.Protocols.SetHTTP1(protocol != "h2")
 	n.server.Protocols.SetHTTP2(protocol == "h2")
@@ -207,8 +213,11 @@ func (n *chaosNet) set(w weather) {
 		for c := range n.conns {
 			broken = append(broken, c)
 		}
+		clear(n.conns)
 	}
 	n.mu.Unlock()
+	n.accepting.Lock()
+	defer n.accepting.Unlock()
 	for _, c := range broken {
 		c.Close()
 	}
@@ -250,8 +259,8 @@ func (n *chaosNet) dial(ctx context.Context, _, address string) (net.Conn, error
 		return nil, fail(syscall.ECONNREFUSED)
 	case noName:
 		return nil, fail(&net.DNSError{Err: "no such host", Name: address, IsNotFound: true})
-	case dialHangs: // no request ends it
-		_ = pause(ctx, connectTimeout)
+	case dialHangs: // no request ends it, but what TestConnectionsAreMadeInTime looks at
+		_ = pause(ctx, 5*time.Second)
 		return nil, fail(context.DeadlineExceeded)
 	}
 	ours, theirs := net.Pipe()
@@ -273,6 +282,16 @@ type countedConn struct {
 	net.Conn
 	n    *chaosNet
 	once sync.Once
+}
+
+// Write takes an alert of TLS 1.3 as a kernel would, and not when the other side reads it:
+// one is written before a connection is closed, also by an agent that stops.
+func (c *countedConn) Write(p []byte) (int, error) {
+	const alert = 5 + 2 + 1 + 16 // header, alert, type, sum
+	if c.n.secure && len(p) == alert {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }
 
 func (c *countedConn) Close() error {
@@ -345,17 +364,34 @@ func (n *chaosNet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}
-	start := n.startOf(r, body)
-	n.mu.Lock()
-	n.arrivals = append(n.arrivals, arrival{time.Now(), r.URL.Path, start})
-	n.mu.Unlock()
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	n.intake.ServeHTTP(w, r)
+	if !n.acceptPayload(w, r, body) {
+		panic(http.ErrAbortHandler)
+	}
 	for f == tricklesAnswer && http.NewResponseController(w).Flush() == nil && pause(r.Context(), time.Second) == nil {
 		if _, err := io.WriteString(w, "."); err != nil {
 			break
 		}
 	}
+}
+
+// acceptPayload takes a payload and answers, unless the connection is being cut: what is
+// taken and not answered would rightly come again.
+func (n *chaosNet) acceptPayload(w http.ResponseWriter, r *http.Request, body []byte) bool {
+	n.accepting.RLock()
+	defer n.accepting.RUnlock()
+	start := n.startOf(r, body)
+	n.mu.Lock()
+	whole := n.conns[r.Context().Value(connKey{}).(net.Conn)]
+	if whole {
+		n.arrivals = append(n.arrivals, arrival{time.Now(), r.URL.Path, start})
+	}
+	n.mu.Unlock()
+	if whole {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		n.intake.ServeHTTP(w, r)
+		_ = http.NewResponseController(w).Flush()
+	}
+	return whole
 }
 
 // body reads the body of a request; slowly, if so.

@@ -16,7 +16,7 @@ const (
 
 	// A relay's server is near, and trying costs it little.
 	firstRelayBackoff = 100 * time.Millisecond
-	maxRelayBackoff   = 5 * time.Second
+	maxRelayBackoff   = 2 * time.Second
 )
 
 // pauses are bounds of pauses that double with each failure in a row.
@@ -83,6 +83,14 @@ func (c *circuit) succeed(era uint64) (recovered bool) {
 		c.era++
 	}
 	return recovered
+}
+
+// advance says that a request got somewhere before it failed: the failure, which is
+// still to be told, is not one more in a row.
+func (c *circuit) advance(era uint64) {
+	if era == c.era {
+		c.failures = 0
+	}
 }
 
 // fail says that a request that began then has failed now. A request that hung was a

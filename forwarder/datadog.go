@@ -59,14 +59,12 @@ func openDatadog(cfg *DestinationConfig, name, agent string, shutdown time.Durat
 			return nil, fmt.Errorf("make a request: %w", err)
 		}
 		account := &books{}
-		account.s.Name, account.s.Endpoint, account.s.Spools = label, true, true
+		account.s.Name, account.s.Endpoint = label, true
 		e := newEndpoint(label, account, log)
 		e.post = in.post
 		e.senders, e.maxBytes = cfg.Concurrency, int64(cfg.MaxQueue)
-		e.target = withoutSecrets(in.base)
 		e.hasten = shutdown / 4 * 3
-		e.after = spools.cfg.After
-		e.folder = spools.assign(in.base)
+		e.spoolTo(spools, withoutSecrets(in.base))
 		account.status = e.status
 		d.endpoints, d.intakes = append(d.endpoints, e), append(d.intakes, in)
 	}
@@ -94,7 +92,7 @@ func withoutSecrets(base string) string {
 		return ""
 	}
 	u.User = nil
-	return u.String()[:min(len(u.String()), maxRecordText)]
+	return u.String()
 }
 
 // close gives back what a destination that never ran has acquired.

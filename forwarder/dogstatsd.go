@@ -38,7 +38,7 @@ const (
 
 func openDogStatsD(cfg *DestinationConfig, name string, shutdown time.Duration, spools *spools, log *slog.Logger) destination {
 	r := newRelay(cfg, name, shutdown, log)
-	r.spoolTo(spools)
+	r.endpoint.spoolTo(spools, r.address)
 	size := r.packetBytes(cfg)
 	r.open = func() packetEncoder { return newDogStatsD(size, r.log) }
 	return r

@@ -2,9 +2,7 @@ package forwarder
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -43,8 +41,8 @@ type endpoint struct {
 	account *books
 	log     *slog.Logger
 	post    func(context.Context, *payload) error // an answer other than success is a *refusedError; if it has taken a part, a *partError
-	tidy    time.Duration                         // how often what is too old is looked for
 	after   time.Duration                         // a payload has waited in memory for requests to do well: it goes to the spool
+	window  time.Duration                         // since the start of an interval; its points are not sent later
 	folder  string                                // of the spool, by name; "": none
 	spool   *spool                                // nil: there is none; does not change once run began
 
@@ -104,13 +102,13 @@ func (w *waiting) compare(other *waiting) int {
 	return int(int64(w.serial - other.serial))
 }
 
-// tooOld reports whether the other side would not take it any more, or not as what it
-// is. What was old when it came is tried once.
-func (w *waiting) tooOld(now time.Time) bool {
+// tooOld reports whether the other side would not take a payload any more, or not as
+// what it is. What was old when it came is tried once.
+func (e *endpoint) tooOld(w *waiting, now time.Time) bool {
 	if !w.until.IsZero() {
 		return now.After(w.until)
 	}
-	return now.Sub(w.start) > oldestPoints && (w.attempts > 0 || w.record != nil || now.Sub(w.since) > housekeeping)
+	return now.Sub(w.start) > e.window && (w.attempts > 0 || w.record != nil || now.Sub(w.since) > housekeeping)
 }
 
 // age is the reason to drop what is too old.
@@ -150,10 +148,19 @@ func (e *endpoint) maxRead() int { return 2 * e.senders }
 func newEndpoint(label string, account *books, log *slog.Logger) *endpoint {
 	e := &endpoint{
 		label: label, account: account, log: log.With("forwarder", label), noSpool: DroppedQueueFull, ended: make(chan struct{}),
-		senders: defaultConcurrency, maxBytes: defaultMaxQueue, tidy: housekeeping,
+		senders: defaultConcurrency, maxBytes: defaultMaxQueue, window: oldestPoints,
 	}
 	e.wake = sync.NewCond(&e.mu)
 	return e
+}
+
+// spoolTo lets the endpoint have a spool for what goes to a base URL or address; target
+// is the same without secrets.
+func (e *endpoint) spoolTo(spools *spools, target string) {
+	e.account.s.Spools = true
+	e.target = target[:min(len(target), maxRecordText)]
+	e.folder = spools.assign(target)
+	e.after, e.window = spools.cfg.After, max(oldestPoints, spools.cfg.MaxAge)
 }
 
 // quick lets the endpoint try again sooner after failures.
@@ -193,10 +200,6 @@ func (e *endpoint) run(ctx context.Context) {
 	endWatch()
 	watch.Wait()
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.spool == nil {
-		return
-	}
 	for i := range e.lanes {
 		for _, w := range e.lanes[i].queue {
 			if w.record != nil {
@@ -204,13 +207,14 @@ func (e *endpoint) run(ctx context.Context) {
 			}
 		}
 	}
+	e.mu.Unlock()
 	e.closeSpool()
 }
 
 // keepHouse drops what is too old, and some time after the end of input lets what is
 // not delivered go to the spool.
 func (e *endpoint) keepHouse(ctx context.Context, giveUp context.CancelFunc) {
-	ticker := time.NewTicker(e.tidy)
+	ticker := time.NewTicker(housekeeping)
 	defer ticker.Stop()
 	late := time.NewTimer(0)
 	defer late.Stop()
@@ -239,6 +243,19 @@ func (e *endpoint) keepHouse(ctx context.Context, giveUp context.CancelFunc) {
 			e.expire(now)
 		}
 	}
+}
+
+// unlocked does what waits for the disk, without the lock; mu must be held. What is done
+// is busy meanwhile, so that the end waits for it.
+func (e *endpoint) unlocked(slow func()) {
+	e.busy++
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		e.busy--
+		e.wake.Broadcast()
+	}()
+	slow()
 }
 
 // change changes fields that others wait for.
@@ -351,7 +368,7 @@ func (e *endpoint) next() (w *waiting, ok bool) {
 		switch {
 		case w != nil:
 			e.remove(w)
-			if w.tooOld(now) {
+			if e.tooOld(w, now) {
 				e.giveUp(w, w.age(), nil)
 				continue
 			}
@@ -392,11 +409,11 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 	var newest, oldest *waiting
 	for i := range e.lanes {
 		l := &e.lanes[i]
-		if len(l.queue) == 0 {
+		if ok, then := l.circuit.allows(now); !ok {
+			earlier(then) // also for what the spool has
 			continue
 		}
-		if ok, then := l.circuit.allows(now); !ok {
-			earlier(then)
+		if len(l.queue) == 0 {
 			continue
 		}
 		ready := func(w *waiting) bool {
@@ -448,7 +465,7 @@ func (e *endpoint) choose(now time.Time) (w *waiting, read bool, at time.Time) {
 		return nil, false, at
 	}
 	w = oldest
-	if probe || e.fresh && newest.record == nil { // what is read from the spool is the backlog
+	if probe || e.fresh {
 		w = newest
 	}
 	e.fresh = !e.fresh
@@ -470,196 +487,6 @@ func freshest(queue []*waiting, probe bool, ready func(*waiting) bool) (best *wa
 		}
 	}
 	return best
-}
-
-// deliver sends a payload and does with it what the answer asks for.
-func (e *endpoint) deliver(ctx context.Context, w *waiting) {
-	err := e.post(ctx, &w.payload)
-	now := time.Now()
-	var part *partError
-	if errors.As(err, &part) {
-		e.took(w, part)
-	}
-	var refused *refusedError
-	status := 0
-	if errors.As(err, &refused) {
-		status = refused.status
-	}
-	if err == nil {
-		e.delivered(w)
-	}
-	var halves []*waiting
-	if status == http.StatusRequestEntityTooLarge {
-		halves = e.split(w, err)
-	}
-
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.busy--
-	e.bytes -= w.cost()
-	e.wake.Broadcast()
-	whole, route := &e.whole, &e.lane(w).circuit
-	switch {
-	case err == nil:
-		if recovered := whole.succeed(w.era); route.succeed(w.turn) || recovered {
-			e.warnedAt = time.Time{}
-			e.log.Info("delivery works again", "route", w.route.path)
-		}
-		return
-	case refused == nil && ctx.Err() != nil: // the agent ends, and this says nothing
-		whole.cancel(w.era)
-		route.cancel(w.turn)
-		e.back(w)
-		return
-	case status == http.StatusBadRequest:
-		whole.succeed(w.era)
-		route.succeed(w.turn)
-		if !w.gone {
-			e.giveUp(w, DroppedRejected, err)
-		}
-		return
-	case status == http.StatusRequestEntityTooLarge:
-		whole.succeed(w.era)
-		route.succeed(w.turn)
-		for _, half := range halves {
-			e.serial++
-			half.serial = e.serial
-			e.insert(half)
-		}
-		return
-	}
-	why := route
-	switch {
-	case status == http.StatusForbidden:
-		why = whole
-		route.cancel(w.turn)
-		whole.block(w.era, now)
-	case refused == nil, status == http.StatusTooManyRequests:
-		why = whole
-		route.cancel(w.turn)
-		after := time.Duration(0)
-		if refused != nil {
-			after = refused.retryAfter
-		}
-		whole.fail(w.era, w.begun, now, after)
-	default: // the other side is there
-		whole.succeed(w.era)
-		route.fail(w.turn, w.begun, now, refused.retryAfter)
-	}
-	w.attempts++
-	if w.notBefore = why.until; w.attempts > why.failures {
-		bounds := payloadPauses
-		if whole.quick {
-			bounds = relayPauses
-		}
-		w.notBefore = now.Add(bounds.after(w.attempts)) // the others do better
-	}
-	if w.tooOld(now) && !w.gone {
-		e.giveUp(w, w.age(), err)
-		return
-	}
-	if status == http.StatusForbidden {
-		e.log.Error("the intake refuses the API key: nothing is delivered until it takes it; check api_key, site and url",
-			"points", w.points, "again_in", blockedPause.String(), "error", err)
-	} else {
-		level := slog.LevelWarn
-		if whole.quick && now.Sub(e.warnedAt) < maxBackoff {
-			level = slog.LevelDebug // every few seconds is too often
-		} else {
-			e.warnedAt = now
-		}
-		e.log.Log(ctx, level, "sending failed; trying again", "points", w.points, "route", w.route.path, "in", why.until.Sub(now).Round(time.Millisecond).String(), "error", err)
-	}
-	e.account.retried()
-	e.back(w)
-	e.putBack(why == whole, w.route)
-	e.bound()
-}
-
-// back puts a payload that was not delivered back into memory; mu must be held.
-func (e *endpoint) back(w *waiting) {
-	if !w.gone {
-		e.insert(w)
-	}
-}
-
-// took counts what the other side has taken of a payload that is being sent. Only the
-// rest is left of it, also in the spool.
-func (e *endpoint) took(w *waiting, part *partError) {
-	cost := w.cost()
-	w.body, w.points = part.rest, w.points-part.points
-	e.change(func() { e.bytes += w.cost() - cost })
-	if w.record == nil {
-		e.account.delivered(part.points, part.bytes)
-		return
-	}
-	e.account.deliveredSpooled(part.points, part.bytes)
-	whole := w.record
-	if err := e.spool.put(e.recordOf(w)); err == nil {
-		w.gone = true
-	} else {
-		e.account.unspooled(w.points)
-	}
-	w.record = nil
-	if err := e.spool.drop(whole); err != nil {
-		e.log.Error("a payload that was sent in part may stay in the spool, and be sent again by the next agent", "error", err)
-	}
-}
-
-// split does with a payload what is to be done when it is too large: it returns its
-// halves, unless they are in the spool already or there are none.
-func (e *endpoint) split(w *waiting, refusal error) (halves []*waiting) {
-	parts, alone, err := split(&w.payload)
-	switch {
-	case err != nil:
-		e.giveUp(w, DroppedTooLarge, errors.Join(refusal, err))
-		return nil
-	case alone != "" || w.points == 1:
-		e.log.Error("dropped a point: it alone is larger than the intake takes", "name", alone)
-		e.giveUp(w, DroppedTooLarge, refusal)
-		return nil
-	}
-	e.log.Info("the intake found a payload too large; sending it in halves", "points", w.points, "bytes", len(w.body), "route", w.route.path)
-	for _, p := range parts {
-		half := &waiting{payload: p, since: w.since}
-		if w.record != nil {
-			// Its half is to be as safe as it was. The books have its points already.
-			if err := e.spool.put(e.recordOf(half)); err == nil {
-				continue
-			}
-			e.account.unspooled(half.points)
-		}
-		halves = append(halves, half)
-	}
-	if w.record != nil {
-		if err := e.spool.drop(w.record); err != nil {
-			e.log.Error("a payload that was sent in halves may stay in the spool, and be sent again by the next agent", "error", err)
-		}
-	}
-	return halves
-}
-
-// delivered counts a payload that the other side has.
-func (e *endpoint) delivered(w *waiting) {
-	if w.record == nil {
-		e.account.delivered(w.points, len(w.body))
-		return
-	}
-	if err := e.spool.done(w.record); err != nil {
-		e.log.Error("a delivered payload may stay in the spool, and be sent again by the next agent", "error", err)
-	}
-	e.account.deliveredSpooled(w.points, len(w.body))
-}
-
-// giveUp drops a payload that is not in memory any more. It waits for the disk if the
-// payload is in the spool, which is rare.
-func (e *endpoint) giveUp(w *waiting, why DropReason, err error) {
-	if w.record != nil {
-		e.dropRecord(w.record, why, err)
-		return
-	}
-	e.account.dropped(w.points, why)
-	e.log.Error("dropped points", "points", w.points, "reason", why.String(), "interval", w.start, "error", err)
 }
 
 // status fills in what the books do not know.

@@ -315,7 +315,7 @@ func TestOverflowGoesToTheSpool(t *testing.T) {
 	begun := time.Now().Add(-n * time.Second)
 	for i := range n {
 		r.give(uint64(i+1), begun.Add(time.Duration(i)*time.Second), size)
-		for { // as slow as the disk
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // as slow as the disk
 			r.mu.Lock()
 			low := r.bytes <= r.spoolAbove()
 			r.mu.Unlock()
@@ -323,7 +323,9 @@ func TestOverflowGoesToTheSpool(t *testing.T) {
 			if low {
 				break
 			}
-			time.Sleep(time.Millisecond)
+			if time.Now().After(deadline) {
+				t.Fatalf("nothing goes to the spool any more: %+v; %+v", account.snapshot(), s.stats())
+			}
 		}
 	}
 	stats := r.check(t)

@@ -52,20 +52,26 @@ func (e *endpoint) closeSpool() {
 func (e *endpoint) readSpool(now time.Time) {
 	e.read++ // a place for it
 	leftAlone := e.leftAlone(now)
-	e.mu.Unlock()
-	r, ok := e.spool.take(now, leftAlone)
-	e.mu.Lock()
+	var r *record
+	i := -1
+	e.unlocked(func() {
+		var ok bool
+		if r, ok = e.spool.take(now, leftAlone); !ok {
+			return
+		}
+		i = slices.IndexFunc(routes[:], func(known *route) bool { return known.path == r.route })
+		if i < 0 {
+			e.dropRecord(r, DroppedRejected, errors.New("nothing goes to "+r.route))
+		}
+	})
 	e.read--
-	if !ok {
+	if r == nil {
 		e.readAt = now.Add(spoolPause)
+	}
+	if i < 0 {
 		return
 	}
 	w := &waiting{record: r, since: now, attempts: r.attempts}
-	i := slices.IndexFunc(routes[:], func(known *route) bool { return known.path == r.route })
-	if i < 0 {
-		e.dropRecord(r, DroppedRejected, errors.New("nothing goes to "+r.route))
-		return
-	}
 	w.payload = payload{route: routes[i], encoding: r.encoding, body: r.body, points: r.points, start: r.start}
 	e.serial++
 	w.serial = e.serial
@@ -125,7 +131,7 @@ func (e *endpoint) expire(now time.Time) {
 	defer e.mu.Unlock()
 	var points [dropReasons]uint64
 	for {
-		old := e.oldest(func(w *waiting) bool { return w.tooOld(now) })
+		old := e.oldest(func(w *waiting) bool { return e.tooOld(w, now) })
 		if old == nil {
 			break
 		}

@@ -51,7 +51,7 @@ type intake struct {
 // newClient returns a client for one endpoint.
 func newClient(cfg *DestinationConfig) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone() // HTTP/2, and the environment's proxy
-	transport.DialContext = (&net.Dialer{Timeout: connectTimeout, KeepAlive: keepAlive}).DialContext
+	transport.DialContext = dialer().DialContext
 	transport.TLSHandshakeTimeout = connectTimeout
 	transport.MaxConnsPerHost = cfg.Concurrency + 1 // one for the validation of the key
 	transport.MaxIdleConnsPerHost = cfg.Concurrency
@@ -75,6 +75,8 @@ func newClient(cfg *DestinationConfig) (*http.Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
 }
+
+func dialer() *net.Dialer { return &net.Dialer{Timeout: connectTimeout, KeepAlive: keepAlive} }
 
 // proxyConfig says which proxy to use: the configured one or, without one, the
 // environment's; for the hosts of NO_PROXY and of no_proxy, and for this machine, none.

@@ -56,6 +56,57 @@ func toTry(url string) (Config, *metric.Batch) {
 	return cfg, b
 }
 
+// What hangs while a connection is made leaves the greater part of a request's time for
+// the request, or for another one.
+func TestConnectionsAreMadeInTime(t *testing.T) {
+	if most := requestTimeout / 4; dialer().Timeout == 0 || dialer().Timeout > most {
+		t.Errorf("a dial may take %v, want %v at most", dialer().Timeout, most)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		cfg, _ := toTry("https://intake.test")
+		client, err := newClient(&cfg.Forwarders[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := client.Transport.(*http.Transport)
+		transport.Proxy = nil
+		transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go func() { _, _ = io.Copy(io.Discard, theirs) }() // says nothing
+			return ours, nil
+		}
+		begun := time.Now()
+		in := intake{base: "https://intake.test", key: "k", client: client}
+		if err := in.post(context.Background(), &payload{route: &seriesRoute}); err == nil || time.Since(begun) > requestTimeout/4 {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+	})
+}
+
+// An answer that is longer than anybody reads does not take its connection away from the
+// next request.
+func TestLongAnswers(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(make([]byte, 8<<20))
+	}))
+	defer server.Close()
+	cfg, _ := toTry(server.URL)
+	cfg.Resolve(Defaults{})
+	client, err := newClient(&cfg.Forwarders[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout/2)
+	defer cancel()
+	in := intake{base: server.URL, key: "k", client: client}
+	for i := range 2 * (defaultConcurrency + 1) {
+		if err := in.post(ctx, &payload{route: &seriesRoute, body: []byte("x")}); err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+	}
+	client.CloseIdleConnections()
+}
+
 // A private authority's certificates count if they are configured, TLS 1.2 is the least
 // there is, and HTTP/2 is spoken where it is understood.
 func TestTLS(t *testing.T) {

@@ -198,6 +198,32 @@ func TestAFileChangesHands(t *testing.T) {
 	}
 }
 
+// A file that was renamed by the one before, after the next had a look at it, is not
+// written to by the next.
+func TestAFileThatIsRenamedMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	d := toFile(path)
+	d.MaxBytes = 130 // a line
+	cfg := Config{ShutdownTimeout: time.Minute, Forwarders: []DestinationConfig{d}}
+	f, batches, end := runForTest(t, cfg)
+	give(t, f, batches, point(1))
+	next := cfg
+	next.Forwarders = []DestinationConfig{toFile(path)}
+	next.Resolve(Defaults{})
+	c, err := f.Prepare(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	give(t, f, batches, point(2))
+	c.Commit()
+	give(t, f, batches, point(3))
+	close(batches)
+	end()
+	if now, before := lines(t, path), lines(t, path+".1"); now != 2 || before != 1 {
+		t.Errorf("%d lines in the file and %d in the one before, want 2 and 1", now, before)
+	}
+}
+
 // A new key takes the place of one that the intake refuses: what has waited is delivered
 // with it, once.
 func TestAKeyIsReplaced(t *testing.T) {

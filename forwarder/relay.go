@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// relayHousekeeping is how often what is of no more use is looked for.
-	relayHousekeeping = time.Second
-
 	// A UDP server's receive buffer is mostly 208 KiB, which this many packets fit
 	// into; after them there is a pause in which it may read.
 	packetsInABurst = 32
@@ -82,20 +79,11 @@ func newRelay(cfg *DestinationConfig, name string, shutdown time.Duration, log *
 	account := &books{}
 	account.s.Name, account.s.Endpoint = name, true
 	e := newEndpoint(name, account, log.With("address", r.link.address))
-	e.post, e.hasten, e.senders, e.tidy = r.post, shutdown/4*3, 1, relayHousekeeping
+	e.post, e.hasten, e.senders = r.post, shutdown/4*3, 1
 	e.quick()
 	account.status = e.status
 	r.endpoint, r.log = e, e.log
 	return r
-}
-
-// spoolTo lets the endpoint have a spool.
-func (r *relay) spoolTo(spools *spools) {
-	e := r.endpoint
-	e.account.s.Spools = true
-	e.target = r.address[:min(len(r.address), maxRecordText)]
-	e.after = spools.cfg.After
-	e.folder = spools.assign(r.address)
 }
 
 // packetBytes is how large packets may be.

@@ -96,6 +96,78 @@ func TestPacketsAreSentOnce(t *testing.T) {
 	})
 }
 
+// A server that hangs up after every few packets gets them one pause after the other, and
+// no pause becomes longer: it is there.
+func TestALinkThatBreaksEveryFewPackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const packets, few = 400, 4
+		n := 0
+		f, r := stubbed(t, DestinationConfig{Type: TypeStatsD}, &lockedBuffer{}, func(packet string) (int, error) {
+			if n++; n%(few+1) == 0 {
+				return 0, errAway
+			}
+			return len(packet), nil
+		})
+		r.open = func() packetEncoder { return &packetsOf{packets} }
+		queue := make(chan *metric.Batch)
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(queue) }()
+		b := &metric.Batch{Start: time.Now(), Interval: time.Hour, Series: make([]metric.Series, packets)}
+		for i := range b.Series {
+			b.Series[i].Context = contextOf(metric.Counter, "c", metric.Host{}, "")
+		}
+		queue <- b
+		time.Sleep(packets / few * firstRelayBackoff)
+		if s := f.Stats()[0]; s.Delivered != packets {
+			t.Errorf("stats = %+v", s)
+		}
+		close(queue)
+		<-done
+	})
+}
+
+// timedPackets hand each batch over as one packet whose points say their time.
+type timedPackets struct{}
+
+func (timedPackets) pack(b *metric.Batch, emit func([]byte, uint64, bool), _ func(uint64, DropReason)) {
+	emit([]byte(b.AgentHost), 1, timed)
+}
+
+func (timedPackets) close() {}
+
+// A packet that the server's socket never takes is tried every few seconds, and the others
+// go on.
+func TestAPacketThatNeverPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tried := 0
+		f, r := stubbed(t, DestinationConfig{Type: TypeDogStatsD}, &lockedBuffer{}, func(packet string) (int, error) {
+			if packet == "huge" {
+				tried++
+				return 0, errors.New("message too long")
+			}
+			return len(packet), nil
+		})
+		r.open = func() packetEncoder { return timedPackets{} }
+		queue := make(chan *metric.Batch)
+		done := make(chan struct{})
+		go func() { defer close(done); f.Run(queue) }()
+		const minutes = 10
+		for i := range minutes * 60 {
+			host := "small"
+			if i == 0 {
+				host = "huge"
+			}
+			queue <- &metric.Batch{Start: time.Now(), Interval: time.Second, AgentHost: host, Checks: make([]metric.ServiceCheck, 1)}
+			time.Sleep(time.Second)
+		}
+		if s := f.Stats()[0]; s.Delivered < 60*minutes-2 || tried < minutes*60/int(maxRelayBackoff/time.Second) || tried > 60*minutes {
+			t.Errorf("tried %d times in %d minutes: %+v", tried, minutes, s)
+		}
+		close(queue)
+		<-done
+	})
+}
+
 // A server that is away for minutes, as for an upgrade, gets every count and gauge once
 // when it is back, the fresh ones within seconds, and of the distributions those of about
 // an interval.

@@ -49,13 +49,13 @@ type spool struct {
 	running sync.RWMutex // held for reading by whoever works with files, for writing by close
 	closed  bool
 
-	mu        sync.Mutex    // guards the fields below
-	waiting   []*spoolEntry // may be taken; the oldest first
-	condemned []condemned   // files that are no records any more and could not be removed
-	serial    uint64        // the last one given out
-	bytes     int64         // of all files, with those being written, in whole blocks
-	unwritten int64         // part of bytes: of files being written
-	files     int           // all of them, with those being written
+	mu        sync.Mutex  // guards the fields below
+	waiting   spoolIndex  // may be taken
+	condemned []condemned // files that are no records any more and could not be removed
+	serial    uint64      // the last one given out
+	bytes     int64       // of all files, with those being written, in whole blocks
+	unwritten int64       // part of bytes: of files being written
+	files     int         // all of them, with those being written
 	s         spoolStats
 }
 
@@ -152,23 +152,6 @@ type spoolStats struct {
 	ReadErrors  uint64 // files that could not be read for want of memory or descriptors, and stay
 }
 
-// spoolEntry is what the index knows of a record.
-type spoolEntry struct {
-	name   spoolName
-	start  time.Time
-	target string
-	route  string
-	cost   int64 // bytes of the file, in whole blocks
-	taken  bool
-
-	attempts  int       // of sending it that failed, since the start
-	notBefore time.Time // it is not given out
-}
-
-func compareEntries(a, b *spoolEntry) int {
-	return cmp.Or(cmp.Compare(a.name.start, b.name.start), cmp.Compare(a.name.serial, b.name.serial))
-}
-
 type condemned struct {
 	path string
 	cost int64
@@ -214,7 +197,7 @@ func (s *spool) put(r *record) error {
 		}
 		return err
 	}
-	s.insert(e)
+	s.waiting.insert(e)
 	s.s.Records++
 	s.s.Points += r.points
 	s.s.Put += r.points
@@ -266,10 +249,12 @@ func (s *spool) claim(r *record, cost, free int64) (e, oldest *spoolEntry, err e
 		name := spoolName{uint64(r.start.Unix()), s.serial, r.points}
 		return &spoolEntry{name: name, start: r.start, target: r.target, route: r.route, cost: cost, attempts: r.attempts, notBefore: r.notBefore}, nil, nil
 	}
-	if len(s.waiting) == 0 || s.waiting[0].start.After(r.start) {
+	oldest = s.waiting.oldest()
+	if oldest == nil || oldest.start.After(r.start) {
 		return nil, nil, errSpoolFull
 	}
-	return nil, s.pop(), nil
+	s.waiting.remove(oldest)
+	return nil, oldest, nil
 }
 
 // write makes the file of a record. leftover is what it could not remove when it
@@ -320,7 +305,7 @@ func (s *spool) evict(e *spoolEntry) error {
 	if err := s.remove(s.path(e)); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.insert(e)
+		s.waiting.insert(e)
 		s.s.WriteErrors++
 		return diskError("remove the oldest spool file", err)
 	}
@@ -333,26 +318,16 @@ func (s *spool) evict(e *spoolEntry) error {
 func (s *spool) oldest(now time.Time, leftAlone []string) (start time.Time, found bool, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, at := s.first(now, leftAlone)
-	if i < 0 {
+	e, at := s.first(now, leftAlone)
+	if e == nil {
 		return start, false, at
 	}
-	return s.waiting[i].start, true, at
+	return e.start, true, at
 }
 
-// first returns the place of the oldest entry that may be taken, -1 if there is none;
-// mu must be held.
-func (s *spool) first(now time.Time, leftAlone []string) (i int, at time.Time) {
-	for i, e := range s.waiting {
-		switch {
-		case slices.Contains(leftAlone, e.route) && !s.tooOld(e, now):
-		case !e.notBefore.After(now) || s.tooOld(e, now):
-			return i, time.Time{}
-		case at.IsZero() || e.notBefore.Before(at):
-			at = e.notBefore
-		}
-	}
-	return -1, at
+// first is that of the index; mu must be held.
+func (s *spool) first(now time.Time, leftAlone []string) (e *spoolEntry, at time.Time) {
+	return s.waiting.first(now, leftAlone, func(e *spoolEntry) bool { return s.tooOld(e, now) })
 }
 
 // take returns the oldest record that the destination still takes, which nobody
@@ -364,13 +339,12 @@ func (s *spool) take(now time.Time, leftAlone []string) (r *record, ok bool) {
 	defer s.running.RUnlock()
 	for !s.closed {
 		s.mu.Lock()
-		i, _ := s.first(now, leftAlone)
-		if i < 0 {
+		e, _ := s.first(now, leftAlone)
+		if e == nil {
 			s.mu.Unlock()
 			return nil, false
 		}
-		e := s.waiting[i]
-		s.waiting = slices.Delete(s.waiting, i, i+1)
+		s.waiting.remove(e)
 		s.mu.Unlock()
 		if s.tooOld(e, now) {
 			s.discard(e, lostTooOld)
@@ -390,7 +364,7 @@ func (s *spool) take(now time.Time, leftAlone []string) (r *record, ok bool) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.s.ReadErrors++
-			s.insert(e)
+			s.waiting.insert(e)
 			return nil, false
 		}
 		s.isolate(e, err)
@@ -447,7 +421,7 @@ func (s *spool) release(r *record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.entry.attempts, r.entry.notBefore = r.attempts, r.notBefore
-	s.insert(r.entry)
+	s.waiting.insert(r.entry)
 }
 
 // giveBack ends the caller's claim on a record.
@@ -469,15 +443,8 @@ func (s *spool) expire(now time.Time) {
 		return
 	}
 	s.sweep()
-	var old []*spoolEntry
 	s.mu.Lock()
-	s.waiting = slices.DeleteFunc(s.waiting, func(e *spoolEntry) bool {
-		if s.tooOld(e, now) {
-			old = append(old, e)
-			return true
-		}
-		return false
-	})
+	old := s.waiting.removeAll(func(e *spoolEntry) bool { return s.tooOld(e, now) })
 	s.mu.Unlock()
 	for _, e := range old {
 		s.discard(e, lostTooOld)
@@ -507,8 +474,8 @@ func (s *spool) stats() spoolStats {
 	defer s.mu.Unlock()
 	snapshot := s.s
 	snapshot.Bytes = uint64(s.bytes)
-	if len(s.waiting) > 0 {
-		snapshot.Oldest = s.waiting[0].start
+	if oldest := s.waiting.oldest(); oldest != nil {
+		snapshot.Oldest = oldest.start
 	}
 	return snapshot
 }
@@ -635,19 +602,6 @@ func (s *spool) remove(path string) error {
 }
 
 func (s *spool) path(e *spoolEntry) string { return filepath.Join(s.cfg.Dir, e.name.String()) }
-
-// insert puts an entry where its age belongs; mu must be held.
-func (s *spool) insert(e *spoolEntry) {
-	at, _ := slices.BinarySearchFunc(s.waiting, e, compareEntries)
-	s.waiting = slices.Insert(s.waiting, at, e)
-}
-
-// pop removes the oldest entry, of which there must be one; mu must be held.
-func (s *spool) pop() *spoolEntry {
-	e := s.waiting[0]
-	s.waiting = slices.Delete(s.waiting, 0, 1)
-	return e
-}
 
 func (s *spool) tooOld(e *spoolEntry, now time.Time) bool {
 	age, differs := s.cfg.MaxAgeOf[e.route]

@@ -245,10 +245,10 @@ func (o *orphans) status(s *DestinationStats) {
 func (s *spool) target() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiting) == 0 {
-		return ""
+	if oldest := s.waiting.oldest(); oldest != nil {
+		return oldest.target
 	}
-	return s.waiting[0].target
+	return ""
 }
 
 // status adds what the books do not know.

@@ -56,10 +56,12 @@ func (s *spool) open() error {
 	}
 	// The last agent may have been allowed more.
 	for s.bytes > int64(s.cfg.MaxBytes) || s.files > s.maxFiles {
-		if len(s.waiting) == 0 {
+		oldest := s.waiting.oldest()
+		if oldest == nil {
 			break // what is left could not be removed
 		}
-		if err := s.evict(s.pop()); err != nil {
+		s.waiting.remove(oldest)
+		if err := s.evict(oldest); err != nil {
 			s.log.Error("the spool is larger than it may be", "folder", s.cfg.Dir, "error", err)
 			break
 		}
@@ -135,7 +137,6 @@ func (s *spool) scan() error {
 			return err
 		}
 	}
-	slices.SortFunc(s.waiting, compareEntries)
 	return nil
 }
 
@@ -180,7 +181,7 @@ func (s *spool) admit(path string, name spoolName) error {
 	// A spool has many records and few targets.
 	e.target, e.route = unique.Make(h.target).Value(), unique.Make(h.route).Value()
 	e.start = h.start
-	s.waiting = append(s.waiting, e)
+	s.waiting.insert(e)
 	return nil
 }
 

@@ -37,6 +37,7 @@ const (
 // compared by its address.
 type Budget struct {
 	Rule        int    // its index in the configuration
+	Part        string // what the rule asks of tags: contexts that meet it count apart; "": it asks nothing
 	MaxContexts int    // 1 or more; 0: the rule has no bound of its own
 	Overflow    string // what happens beyond it; "": as the configuration says for all
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -258,6 +259,24 @@ func TestNumberAgreesWithStrconv(t *testing.T) {
 		got, n, ok := number([]byte(text))
 		if !ok || n != len(text) || got != want {
 			t.Errorf("number(%q) = %v, %d, %v, want %v", text, got, n, ok, want)
+		}
+	}
+}
+
+// Tags are split at every comma, wherever it is, whatever the bytes around it are.
+func TestTagsAreSplitAtCommas(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 100_000 {
+		text := make([]byte, random.IntN(40))
+		for i := range text {
+			text[i] = []byte{',', ',', 'a', '-', '+', 0, 1, 0x7f, 0x80, 0xac, 0xff, ':'}[random.IntN(12)]
+		}
+		want := bytes.Split(text, []byte{','})
+		if len(text) == 0 {
+			want = nil
+		}
+		if got := splitTags(text, nil); !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Fatalf("%q is split to %q, want %q", text, got, want)
 		}
 	}
 }

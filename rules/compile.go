@@ -144,20 +144,19 @@ func (c *compiler) counting() {
 	default:
 		c.fault("as", "there is no kind %q to become; use distribution", cfg.As)
 	}
+	if cfg.MaxContexts != nil || cfg.Overflow != "" {
+		r.budget = &metric.Budget{Rule: r.index, Part: strings.Join(cfg.MatchTags, ","), Overflow: cfg.Overflow}
+	}
 	if cfg.MaxContexts != nil {
 		if *cfg.MaxContexts < 1 {
 			c.fault("max_contexts", "%d is too few; use 1 or more, or drop: true", *cfg.MaxContexts)
 		}
-		r.budget = &metric.Budget{Rule: r.index, MaxContexts: *cfg.MaxContexts, Overflow: cfg.Overflow}
+		r.budget.MaxContexts = *cfg.MaxContexts
 	}
 	overflows := []string{metric.OverflowFold, metric.OverflowDrop, metric.OverflowObserve}
 	if cfg.Overflow != "" {
 		if !slices.Contains(overflows, cfg.Overflow) {
 			c.fault("overflow", "there is no way %q; use one of %s", cfg.Overflow, strings.Join(overflows, ", "))
-		}
-		r.budget = &metric.Budget{Rule: r.index, Overflow: cfg.Overflow}
-		if cfg.MaxContexts != nil {
-			r.budget.MaxContexts = *cfg.MaxContexts
 		}
 	}
 }

@@ -50,6 +50,7 @@ type referenceIdentity struct {
 	sample     float64
 	dropped    bool
 	budget     int
+	part       string // of the budget
 }
 
 func (id *referenceIdentity) String() string {
@@ -62,6 +63,9 @@ func (id *referenceIdentity) String() string {
 	}
 	if id.budget > 0 {
 		text += fmt.Sprintf(" budget=%d/%d/", id.budget-1, id.budget-1+1)
+		if id.part != "" {
+			text += " of " + id.part
+		}
 	}
 	return text
 }
@@ -122,7 +126,7 @@ func referenceApply(rules []Rule, id *referenceIdentity) {
 			}
 		}
 		if r.MaxContexts != nil {
-			id.budget = i + 1
+			id.budget, id.part = i+1, strings.Join(r.MatchTags, ",")
 		}
 		if r.As != "" && (id.kind == "timer" || id.kind == "histogram") {
 			id.kind = "distribution"

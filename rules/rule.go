@@ -135,7 +135,7 @@ func (r *rule) count(all *Rules, id *metric.Identity, to *metric.Treatment) {
 		}
 	}
 	if r.budget != nil {
-		to.Budget = r.budget
+		to.Budget = all.budget(to.Budget, r.budget)
 	}
 	if r.aggregates != nil || r.percentiles != nil {
 		to.Profile = all.profile(to.Profile, r)

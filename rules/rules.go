@@ -23,6 +23,7 @@ type Rules struct {
 	mu       sync.Mutex // guards the fields below
 	profiles map[profileKey]*metric.Profile
 	keys     map[*metric.Profile]profileKey
+	budgets  map[metric.Budget]*metric.Budget
 }
 
 // profileKey names the rules that a profile's parts come from, -1 for none.
@@ -30,7 +31,7 @@ type profileKey struct{ aggregates, percentiles int }
 
 // New compiles the rules of a configuration that has passed Validate.
 func New(cfg Config) *Rules {
-	r := &Rules{profiles: map[profileKey]*metric.Profile{}, keys: map[*metric.Profile]profileKey{nil: {-1, -1}}}
+	r := &Rules{profiles: map[profileKey]*metric.Profile{}, keys: map[*metric.Profile]profileKey{nil: {-1, -1}}, budgets: map[metric.Budget]*metric.Budget{}}
 	for i := range cfg.Rules {
 		c := compiler{rule: &rule{index: i}, cfg: &cfg.Rules[i]}
 		c.compile()
@@ -150,5 +151,33 @@ func (r *Rules) profile(before *metric.Profile, by *rule) *metric.Profile {
 		return known
 	}
 	r.profiles[key], r.keys[&made] = &made, key
+	return &made
+}
+
+// budget returns what a rule makes of the budget before it, likewise: what the rule does
+// not say stays.
+func (r *Rules) budget(before, by *metric.Budget) *metric.Budget {
+	if before == nil {
+		return by
+	}
+	made := *by
+	if by.MaxContexts == 0 && before.MaxContexts > 0 {
+		made.Rule, made.MaxContexts = before.Rule, before.MaxContexts
+	}
+	if by.Overflow == "" {
+		made.Overflow = before.Overflow
+	}
+	if made == *by {
+		return by
+	}
+	if before.Part != "" && before.Part != by.Part {
+		made.Part = before.Part + "," + by.Part
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known := r.budgets[made]; known != nil {
+		return known
+	}
+	r.budgets[made] = &made
 	return &made
 }

@@ -72,6 +72,9 @@ func treated(s *Session, id *metric.Identity) string {
 	}
 	if b := to.Budget; b != nil {
 		text += fmt.Sprintf(" budget=%d/%d/%s", b.Rule, b.MaxContexts, b.Overflow)
+		if b.Part != "" {
+			text += " of " + b.Part
+		}
 	}
 	return text
 }
@@ -195,7 +198,11 @@ func TestApply(t *testing.T) {
 		},
 		"a budget": {
 			`[{match: "a*", max_contexts: 5, overflow: fold}, {match: "ab", overflow: observe}]`,
-			map[string]string{"a:1|c": "counter a [] budget=0/5/fold", "ab:1|c": "counter ab [] budget=1/0/observe"},
+			map[string]string{"a:1|c": "counter a [] budget=0/5/fold", "ab:1|c": "counter ab [] budget=0/5/observe"},
+		},
+		"a budget for some tags": {
+			`[{match: "*", overflow: drop}, {match: "a", match_tags: ["env:dev"], max_contexts: 5}]`,
+			map[string]string{"a:1|c": "counter a [] budget=0/0/drop", "a:1|c|#env:dev": "counter a [env:dev] budget=1/5/drop of env:dev"},
 		},
 		"as a distribution": {
 			`[{match: "*", as: distribution}, {match: "*", kinds: [timer], drop: true}]`,

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,7 @@ func checkAgainst(t *testing.T, file, lines string, args ...string) (string, err
 	var out bytes.Buffer
 	command := newCommand()
 	command.SetOut(&out)
-	command.SetErr(&out)
+	command.SetErr(io.Discard) // what the environment has that is no setting
 	command.SetArgs(append([]string{"check", "--config", cfg, "--against", capture}, args...))
 	err := command.Execute()
 	return strings.ReplaceAll(out.String(), folder+string(filepath.Separator), ""), err

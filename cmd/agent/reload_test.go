@@ -230,9 +230,7 @@ func TestConfigurationsThatCannotBeUsed(t *testing.T) {
 			test.harm(t, file)
 			p.logged(t, notUsable, 1)
 			for _, want := range test.faults {
-				if !strings.Contains(p.log(), want) {
-					t.Errorf("the log does not say %q", want)
-				}
+				eventually(t, "the log says "+want, func() bool { return strings.Contains(p.log(), want) })
 			}
 			eventually(t, "the metric says so", func() bool { return newTotals(intake).gauges["weir.config.stale version:1"] == 1 })
 			sendLines(t, p.address, "a:1|c")

@@ -47,6 +47,10 @@ func TestARelaysServerIsUpgraded(t *testing.T) {
 			intervals("away", 3)
 			second = server()
 			intervals("after", 2)
+			eventually(t, "the relay has caught up", func() bool {
+				counts := newTotals(relayed).counts
+				return near(counts["away.hits"], 6) && counts["after.hits"] > 0
+			})
 			if code := first.stop(t); code != 0 {
 				t.Errorf("exit code %d, want 0", code)
 			}

@@ -33,7 +33,7 @@
 // and the largest.
 //
 // Memory: resident (VmRSS, VmHWM) before the first metric and at most, with -contexts
-// contexts at half the highest rate. The pause is seen from outside, too: every 0.3 ms
+// contexts at half the highest rate. The pause is seen from outside, too: every 0.5 ms
 // SO_MEMINFO says how much waits in the socket; see startWatch.
 //
 // After each run of Weir its books are compared with bench/load's: datagrams sent =

@@ -127,6 +127,10 @@ func openSockets(pid, port int) (*sockets, error) {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 		}
+		if got, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); got < 2*receiveBuffer {
+			s.close()
+			return nil, fmt.Errorf("the server's socket has a buffer of %d bytes, want %d: run this as root", got, 2*receiveBuffer)
+		}
 	}
 	if len(s.fds) == 0 {
 		return nil, fmt.Errorf("the process has no socket at port %d", port)

@@ -3,16 +3,38 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// TestMain is the command itself if it is told so, so that tests can run it.
+func TestMain(m *testing.M) {
+	if os.Getenv("WEIR_LOAD") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// command is the command with its flags.
+func command(flags ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], flags...)
+	cmd.Env = append(os.Environ(), "WEIR_LOAD=1")
+	return cmd
+}
 
 // received is what a server counts that reads everything.
 type received struct {
@@ -221,6 +243,156 @@ func TestParseKindsRejects(t *testing.T) {
 	for _, text := range []string{"", "x=1", "c", "c=0", "c=-1", "c=1,", "c=NaN"} {
 		if shares, err := parseKinds(text); err == nil {
 			t.Errorf("%q: %v, want an error", text, shares)
+		}
+	}
+}
+
+// The command as anyone runs it: what it reports as JSON is what arrives, and everything
+// is sent as often as -passes says.
+func TestCommand(t *testing.T) {
+	address, finish := listen(t, "udp")
+	out, err := command("-to", address, "-kinds", "mix", "-contexts", "300", "-pool", "1000", "-passes", "3", "-rate", "5000",
+		"-sockets", "2", "-sample-rate", "0.25", "-prefix", "shop", "-json").Output()
+	got := finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if r.Metrics != 3000 || r.Metrics != got.metrics || r.Datagrams != got.datagrams || r.Bytes != got.bytes || r.CounterSum != got.sum {
+		t.Errorf("reported %+v, arrived %d metrics in %d datagrams, %d bytes, sum %v: want 3,000 metrics and the same",
+			r, got.metrics, got.datagrams, got.bytes, got.sum)
+	}
+	for context := range got.contexts {
+		if !strings.HasPrefix(context, "shop.") {
+			t.Errorf("%s lacks -prefix", context)
+		}
+	}
+}
+
+// It holds the rate asked for, by the books it keeps of its time: what it could not send
+// in time is in behind.
+func TestCommandHoldsTheRate(t *testing.T) {
+	address, finish := listen(t, "udp")
+	out, err := command("-to", address, "-metrics", "40000", "-duration", "1s", "-json").Output()
+	finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got, want := float64(r.Metrics), 40_000*(r.Seconds-r.Behind); got < 0.9*want || got > 1.1*want {
+		t.Errorf("%v metrics in %v s, of which it was behind for %v, want about %v", got, r.Seconds, r.Behind, want)
+	}
+}
+
+// A server that stops reading makes the sender wait, and a signal ends it all the same:
+// with a report of what went out.
+func TestCommandEndsWithAStuckServer(t *testing.T) {
+	for _, network := range []string{"tcp", "unixgram"} {
+		t.Run(network, func(t *testing.T) {
+			var address string
+			if network == "tcp" {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Close()
+				address = l.Addr().String()
+			} else {
+				address = t.TempDir() + "/socket"
+				conn, err := net.ListenPacket("unixgram", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+			}
+			cmd := command("-network", network, "-to", address, "-duration", "1h", "-wait", "-json")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewReader(stdout)
+			if line, err := lines.ReadString('\n'); line != "ready\n" {
+				t.Fatalf("%q, %v, want ready", line, err)
+			}
+			if _, err := io.WriteString(in, "\n"); err != nil {
+				t.Fatal(err)
+			}
+			waitUntilAsleep(t, cmd.Process.Pid)
+			if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			killed := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+			var r report
+			if err := json.NewDecoder(lines).Decode(&r); err != nil || r.Datagrams == 0 {
+				t.Errorf("%+v, %v, want a report of what went out", r, err)
+			}
+			// The last packet of a stream may not be whole, which it has to say.
+			if err := cmd.Wait(); err != nil && !strings.Contains(stderr.String(), errStuck.Error()) {
+				t.Errorf("%v: %s", err, stderr.String())
+			}
+			if !killed.Stop() {
+				t.Error("it had to be killed")
+			}
+		})
+	}
+}
+
+// waitUntilAsleep returns when a process has used no CPU for a while: it waits.
+func waitUntilAsleep(t *testing.T, pid int) {
+	t.Helper()
+	last, same := "", 0
+	for begin := time.Now(); same < 10; time.Sleep(20 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("it does not wait for the server")
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')'):]))
+		if now := fields[12] + " " + fields[13]; now == last { // utime and stime
+			same++
+		} else {
+			last, same = now, 0
+		}
+	}
+}
+
+// Flags that make no sense are refused, with a word on what to do.
+func TestCommandRefuses(t *testing.T) {
+	for flags, want := range map[string]string{
+		"-kinds x=1":                "-kinds",
+		"-rate 1 -metrics 1":        "take one of them",
+		"-rate -1":                  "-rate",
+		"-packet 20":                "-packet",
+		"-contexts 0":               "-contexts",
+		"-tags 51":                  "-tags",
+		"-sample-rate 2":            "-sample-rate",
+		"-sockets 0":                "-sockets",
+		"-network sctp":             "-network",
+		"127.0.0.1:1":               "-help",
+		"-network unixgram -to /no": "/no",
+	} {
+		var stderr bytes.Buffer
+		cmd := command(strings.Fields(flags)...)
+		cmd.Stderr = &stderr
+		if err := cmd.Run(); err == nil || !strings.Contains(stderr.String(), want) || strings.Count(stderr.String(), "\n") != 1 {
+			t.Errorf("%s: %v, %q, want a line with %q", flags, err, stderr.String(), want)
 		}
 	}
 }

@@ -57,6 +57,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// usage is what -help says before the flags.
+const usage = `load sends StatsD traffic to a server, and says exactly what it sent.
+
+  one metric a datagram:        load -to 127.0.0.1:8125 -packet 0 -rate 20000
+  packed, as fast as it can:    load -to 127.0.0.1:8125
+  what a busy host sends:       load -to 127.0.0.1:8125 -kinds mix -contexts 10000 -metrics 100000
+  each of a million contexts:   load -to 127.0.0.1:8125 -contexts 1000000 -passes 1 -rate 5000
+  a Unix socket, large packets: load -to /run/weir/dogstatsd.sock -network unixgram -packet 8192
+  servers without tags:         load -to 127.0.0.1:8125 -tags 0 -kinds mix-statsd
+
+On UDP the sender does not see what is lost: compare what it says with the server's books.
+
+`
+
 func main() {
 	var t traffic
 	var p pace
@@ -78,11 +92,26 @@ func main() {
 	flag.DurationVar(&p.tick, "tick", 100*time.Microsecond, "how often to send what is due")
 	wait := flag.Bool("wait", false, `print "ready", then wait for a line on standard input`)
 	asJSON := flag.Bool("json", false, "report as JSON")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 
 	report, err := func() (report, error) {
 		if flag.NArg() > 0 {
 			return report{}, fmt.Errorf("%q is not a flag: see -help", flag.Arg(0))
+		}
+		for _, f := range []struct {
+			name  string
+			value float64
+		}{{"rate", *rate}, {"metrics", *metrics}, {"passes", float64(*passes)}, {"duration", float64(p.duration)}, {"tick", float64(p.tick)}} {
+			if !(f.value >= 0) {
+				return report{}, fmt.Errorf("-%s: it cannot be below 0", f.name)
+			}
+		}
+		if *rate > 0 && *metrics > 0 {
+			return report{}, errors.New("-rate and -metrics both: take one of them")
 		}
 		shares, err := parseKinds(*kinds)
 		if err != nil {

@@ -21,6 +21,12 @@ const batch = 64
 // mostBehind is for how long of not running a sender makes up.
 const mostBehind = 5 * time.Millisecond
 
+// patience is how often a sender that waits for a server asks whether it still should.
+const patience = 100 * time.Millisecond
+
+// grace is how long after its time a server that takes nothing is waited for.
+const grace = 5 * time.Second
+
 // pace is how fast and for how long to send.
 type pace struct {
 	rate      float64 // datagrams a second; 0: flat out
@@ -96,7 +102,9 @@ func dial(network, address string, sockets int) (*sender, error) {
 			s.close()
 			return nil, fmt.Errorf("-network %s -to %s: %w", network, address, err)
 		}
-		fd := int(file.Fd()) // from here on blocking
+		fd := int(file.Fd()) // from here on blocking, but not for ever
+		wait := unix.NsecToTimeval(int64(patience))
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait)
 		s.files, s.fds = append(s.files, file), append(s.fds, fd)
 	}
 	return s, nil
@@ -125,18 +133,19 @@ func (s *sender) send(l *load, p pace, interrupted <-chan os.Signal) (r report, 
 		headers[i].header.SetIovlen(1)
 	}
 	sent := make([]uint64, len(l.datagrams)) // how often
-	next, total := 0, uint64(0)
+	next, total, stopped := 0, uint64(0), false
 	done := func() bool {
 		select {
 		case <-interrupted:
-			return true
+			stopped = true
 		default:
-			return p.datagrams > 0 && total >= uint64(p.datagrams)
 		}
+		return stopped || p.datagrams > 0 && total >= uint64(p.datagrams)
 	}
 
 	begin, cpu := time.Now(), cpuTime()
 	behind, turn := time.Duration(0), 0
+	giveUp := func() bool { return done() || p.datagrams == 0 && time.Since(begin) > p.duration+grace }
 	for !done() {
 		elapsed := time.Since(begin)
 		if p.datagrams == 0 && elapsed >= p.duration {
@@ -161,11 +170,11 @@ func (s *sender) send(l *load, p pace, interrupted <-chan os.Signal) (r report, 
 		fd := s.fds[turn%len(s.fds)]
 		turn++
 		if s.stream {
-			err = writeAll(fd, iovs[next:next+n])
+			n, err = writeAll(fd, iovs[next:next+n], giveUp)
 		} else {
 			n, err = sendSome(fd, headers[next:next+n])
 		}
-		for i := next; i < next+n && (err == nil || !s.stream); i++ {
+		for i := next; i < next+n; i++ {
 			sent[i]++
 		}
 		if err != nil {
@@ -186,14 +195,16 @@ func (s *sender) send(l *load, p pace, interrupted <-chan os.Signal) (r report, 
 	return r, err
 }
 
-// sendSome sends datagrams and returns how many of them went out.
+// sendSome sends datagrams and returns how many of them went out: none if the server
+// takes none for a while.
 func sendSome(fd int, headers []mmsghdr) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&headers[0])), uintptr(len(headers)), 0, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil
-		case unix.EINTR:
+		case unix.EAGAIN, unix.EINTR: // Go's scheduler interrupts, too, and begins the wait anew
+			return 0, nil
 		case unix.ENOBUFS:
 			pause(time.Millisecond)
 		default:
@@ -202,36 +213,39 @@ func sendSome(fd int, headers []mmsghdr) (int, error) {
 	}
 }
 
-// writeAll writes packets to a stream.
-func writeAll(fd int, iovs []unix.Iovec) error {
-	for len(iovs) > 0 {
-		wrote, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iovs[0])), uintptr(len(iovs)))
-		if errno == unix.EINTR {
-			continue
+// errStuck is the end of a stream whose last packet is not whole.
+var errStuck = errors.New("the server does not read: the last packet is not whole")
+
+// writeAll writes packets to a stream, and returns how many went out as a whole.
+func writeAll(fd int, iovs []unix.Iovec, giveUp func() bool) (whole int, err error) {
+	part := 0 // bytes of the next packet that went out
+	for whole < len(iovs) {
+		first := iovs[whole] // the caller's stays as it is
+		rest := unsafe.Slice(first.Base, first.Len)[part:]
+		var wrote uintptr
+		var errno unix.Errno
+		if part > 0 {
+			wrote, _, errno = unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)))
+		} else {
+			wrote, _, errno = unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iovs[whole])), uintptr(len(iovs)-whole))
 		}
-		if errno != 0 {
-			return os.NewSyscallError("writev", errno)
-		}
-		n := int(wrote)
-		for len(iovs) > 0 && n >= int(iovs[0].Len) {
-			n -= int(iovs[0].Len)
-			iovs = iovs[1:]
-		}
-		if n > 0 { // the rest of this one
-			rest := unsafe.Slice(iovs[0].Base, iovs[0].Len)[n:]
-			for {
-				wrote, err := unix.Write(fd, rest)
-				if err != nil && !errors.Is(err, unix.EINTR) {
-					return os.NewSyscallError("write", err)
-				}
-				if rest = rest[max(wrote, 0):]; len(rest) == 0 {
-					break
-				}
+		switch {
+		case errno == unix.EAGAIN || errno == unix.EINTR:
+			if !giveUp() {
+				continue
 			}
-			iovs = iovs[1:]
+			if part > 0 {
+				err = errStuck
+			}
+			return whole, err
+		case errno != 0:
+			return whole, os.NewSyscallError("write", errno)
+		}
+		for part += int(wrote); whole < len(iovs) && part >= int(iovs[whole].Len); whole++ {
+			part -= int(iovs[whole].Len)
 		}
 	}
-	return nil
+	return whole, nil
 }
 
 // pause sleeps without telling the Go scheduler, which would make it longer.

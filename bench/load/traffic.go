@@ -124,6 +124,9 @@ func (t *traffic) build() (*load, error) {
 		var kind int
 		var value uint64
 		line, kind, value = t.line(line[:0], random, context)
+		if t.packet > 0 && len(line)+1 > t.packet {
+			return nil, fmt.Errorf("-packet: %d bytes are too few for %q", t.packet, line)
+		}
 		if len(arena) > begin && (t.packet == 0 || len(arena)-begin+1+len(line) > t.packet) {
 			cut()
 		}

@@ -71,78 +71,43 @@ On UDP the sender does not see what is lost: compare what it says with the serve
 
 `
 
+// options is what flags say, besides traffic and pace.
+type options struct {
+	traffic
+	pace
+	to, network, kinds string
+	sockets, passes    int
+	rate, metrics      float64
+	wait               bool
+}
+
 func main() {
-	var t traffic
-	var p pace
-	to := flag.String("to", "127.0.0.1:8125", "the server's `address`, or the path of its socket")
-	network := flag.String("network", "udp", "udp, unixgram or tcp")
-	sockets := flag.Int("sockets", 1, "sockets to send from, in turn")
-	kinds := flag.String("kinds", "counters", "counters, mix, mix-statsd, or `shares` such as c=8,g=1,ms=1")
-	flag.IntVar(&t.packet, "packet", 1432, "the most `bytes` in a datagram; 0: one metric in each")
-	flag.IntVar(&t.contexts, "contexts", 1000, "names with their tags")
-	flag.IntVar(&t.tags, "tags", 3, "of each metric; 0: what distinguishes contexts is in the name")
-	flag.Float64Var(&t.sampleRate, "sample-rate", 1, "of counters, timers, histograms and distributions")
-	flag.Uint64Var(&t.seed, "seed", 1, "of what is random")
-	flag.StringVar(&t.prefix, "prefix", "load", "of all names")
-	flag.IntVar(&t.pool, "pool", 100_000, "`metrics` to build, at least")
-	rate := flag.Float64("rate", 0, "`datagrams` a second; 0: flat out")
-	metrics := flag.Float64("metrics", 0, "`metrics` a second, instead of -rate")
-	flag.DurationVar(&p.duration, "duration", 10*time.Second, "how long to send")
-	passes := flag.Int("passes", 0, "how often to send all that was built, instead of -duration")
-	flag.DurationVar(&p.tick, "tick", 100*time.Microsecond, "how often to send what is due")
-	wait := flag.Bool("wait", false, `print "ready", then wait for a line on standard input`)
-	asJSON := flag.Bool("json", false, "report as JSON")
+	var o options
+	flag.StringVar(&o.to, "to", "127.0.0.1:8125", "the server's `address`, or the path of its socket")
+	flag.StringVar(&o.network, "network", "udp", "`udp`, unixgram or tcp")
+	flag.IntVar(&o.sockets, "sockets", 1, "`how many` to send from, in turn")
+	flag.StringVar(&o.kinds, "kinds", "counters", "`counters`, mix, mix-statsd, or shares such as c=8,g=1,ms=1")
+	flag.IntVar(&o.packet, "packet", 1432, "the most `bytes` in a datagram; 0: one metric in each")
+	flag.IntVar(&o.contexts, "contexts", 1000, "`how many` names with their tags")
+	flag.IntVar(&o.tags, "tags", 3, "`how many` each metric has; 0: what distinguishes contexts is in the name")
+	flag.Float64Var(&o.sampleRate, "sample-rate", 1, "of counters, timers, histograms and distributions")
+	flag.Uint64Var(&o.seed, "seed", 1, "of what is random")
+	flag.StringVar(&o.prefix, "prefix", "load", "of all names")
+	flag.IntVar(&o.pool, "pool", 100_000, "`metrics` to build, at least")
+	flag.Float64Var(&o.rate, "rate", 0, "`datagrams` a second; 0: flat out")
+	flag.Float64Var(&o.metrics, "metrics", 0, "`metrics` a second, instead of -rate")
+	flag.DurationVar(&o.duration, "duration", 10*time.Second, "how long to send")
+	flag.IntVar(&o.passes, "passes", 0, "`how often` to send all that was built, instead of -duration")
+	flag.DurationVar(&o.tick, "tick", 100*time.Microsecond, "how often to send what is due")
+	flag.BoolVar(&o.wait, "wait", false, `print "ready", then wait for a line on standard input`)
+	asJSON := flag.Bool("json", false, "report as JSON, in a line")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
 	}
 	flag.Parse()
 
-	report, err := func() (report, error) {
-		if flag.NArg() > 0 {
-			return report{}, fmt.Errorf("%q is not a flag: see -help", flag.Arg(0))
-		}
-		for _, f := range []struct {
-			name  string
-			value float64
-		}{{"rate", *rate}, {"metrics", *metrics}, {"passes", float64(*passes)}, {"duration", float64(p.duration)}, {"tick", float64(p.tick)}} {
-			if !(f.value >= 0) {
-				return report{}, fmt.Errorf("-%s: it cannot be below 0", f.name)
-			}
-		}
-		if *rate > 0 && *metrics > 0 {
-			return report{}, errors.New("-rate and -metrics both: take one of them")
-		}
-		shares, err := parseKinds(*kinds)
-		if err != nil {
-			return report{}, err
-		}
-		t.kinds = shares
-		t.newline = *network == "tcp"
-		load, err := t.build()
-		if err != nil {
-			return report{}, err
-		}
-		p.rate = *rate
-		if *metrics > 0 {
-			p.rate = *metrics * float64(len(load.datagrams)) / float64(load.metrics())
-		}
-		p.datagrams = *passes * len(load.datagrams)
-		s, err := dial(*network, *to, *sockets)
-		if err != nil {
-			return report{}, err
-		}
-		defer s.close()
-		if *wait {
-			fmt.Println("ready")
-			if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); errors.Is(err, io.EOF) {
-				return report{}, errors.New("told to end before it began")
-			}
-		}
-		interrupted := make(chan os.Signal, 1)
-		signal.Notify(interrupted, os.Interrupt, unix.SIGTERM)
-		return s.send(load, p, interrupted)
-	}()
+	report, err := o.run(flag.Args())
 	if report.Seconds > 0 {
 		if *asJSON {
 			_ = json.NewEncoder(os.Stdout).Encode(report)
@@ -154,4 +119,47 @@ func main() {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
+}
+
+// run builds what to send and sends it.
+func (o *options) run(args []string) (r report, err error) {
+	if len(args) > 0 {
+		return r, fmt.Errorf("%q is not a flag: see -help", args[0])
+	}
+	for name, value := range map[string]float64{
+		"rate": o.rate, "metrics": o.metrics, "passes": float64(o.passes), "duration": float64(o.duration), "tick": float64(o.tick),
+	} {
+		if !(value >= 0) {
+			return r, fmt.Errorf("-%s: it cannot be below 0", name)
+		}
+	}
+	if o.rate > 0 && o.metrics > 0 {
+		return r, errors.New("-rate and -metrics both: take one of them")
+	}
+	if o.traffic.kinds, err = parseKinds(o.kinds); err != nil {
+		return r, err
+	}
+	o.newline = o.network == "tcp"
+	load, err := o.build()
+	if err != nil {
+		return r, err
+	}
+	if o.pace.rate = o.rate; o.metrics > 0 {
+		o.pace.rate = o.metrics * float64(len(load.datagrams)) / float64(load.metrics())
+	}
+	o.datagrams = o.passes * len(load.datagrams)
+	s, err := dial(o.network, o.to, o.sockets)
+	if err != nil {
+		return r, err
+	}
+	defer s.close()
+	if o.wait {
+		fmt.Println("ready")
+		if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); errors.Is(err, io.EOF) {
+			return r, errors.New("told to end before it began")
+		}
+	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, unix.SIGTERM)
+	return s.send(load, o.pace, interrupted)
 }

@@ -106,7 +106,12 @@ func listen(t *testing.T, network string) (address string, finish func() *receiv
 				})
 			}
 		})
-		return l.Addr().String(), func() *received { _ = l.Close(); reading.Wait(); return r }
+		return l.Addr().String(), func() *received {
+			_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(300 * time.Millisecond)) // who has connected is taken before
+			reading.Wait()
+			_ = l.Close()
+			return r
+		}
 	}
 	address = "127.0.0.1:0"
 	if network == "unixgram" {

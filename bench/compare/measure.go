@@ -6,30 +6,42 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// scenario is traffic with two rates.
+// scenario is what to measure: traffic, and at which rate.
 type scenario struct {
 	Name     string
 	Title    string
 	packet   int
 	contexts int
 	mix      bool
-	gentle   float64 // a second: datagrams if they hold a metric each, else metrics
-	first    float64 // datagrams a second to begin the search with
+	rate     float64 // a second, datagrams if they hold a metric each, else metrics; 0: near the highest
+	first    float64 // datagrams a second to begin the search for the highest with
+	idle     bool    // no traffic, once all contexts are known
 }
 
 var scenarios = []scenario{
-	{Name: "one", Title: "one metric a datagram, 1 thousand contexts, counters", contexts: 1000, gentle: 20_000, first: 60_000},
-	{Name: "packed", Title: "packed to 1,432 bytes, 1 thousand contexts, counters", packet: 1432, contexts: 1000, gentle: 100_000, first: 12_000},
-	{Name: "mix", Title: "the mix of kinds, 10 thousand contexts, packed to 1,432 bytes", packet: 1432, contexts: 10_000, mix: true, gentle: 100_000, first: 12_000},
+	{Name: "packed", Title: "packed to 1,432 bytes, 1 thousand contexts, counters, near the highest rate", packet: 1432, contexts: 1000, first: 12_000},
+	{Name: "mix", Title: "the mix of kinds, 10 thousand contexts, packed to 1,432 bytes, near the highest rate", packet: 1432, contexts: 10_000, mix: true, first: 12_000},
+	{Name: "single", Title: "one metric a datagram, 1 thousand contexts, counters, near the highest rate", contexts: 1000, first: 60_000},
+	{Name: "gentle-packed", Title: "100 thousand metrics/s, packed to 1,432 bytes, 1 thousand contexts, counters", packet: 1432, contexts: 1000, rate: 100_000},
+	{Name: "gentle-single", Title: "20 thousand datagrams/s of one metric, 1 thousand contexts, counters", contexts: 1000, rate: 20_000},
+	{Name: "idle", Title: "no traffic, after 1 thousand contexts", packet: 1432, contexts: 1000, idle: true},
 }
+
+// footprints is the name of the scenario that has many contexts.
+const footprints = "contexts"
+
+// search reports whether the highest rate has to be known.
+func (sc scenario) search() bool { return sc.rate == 0 && !sc.idle }
 
 // traffic returns what a server gets in a scenario.
 func (sc scenario) traffic(s *server, tags int) traffic {
 	t := traffic{packet: sc.packet, contexts: sc.contexts, tags: tags, kinds: "counters"}
 	if sc.mix {
-		t.kinds = "mix"
+		t.kinds = s.kinds
 		if tags == 0 {
 			t.kinds = "mix-statsd"
 		}
@@ -42,37 +54,42 @@ type cell struct {
 	Server   string  `json:"server"`
 	Tags     int     `json:"tags"`
 	Scenario string  `json:"scenario"`
-	Highest  float64 `json:"highest_datagrams_per_second"` // without loss
+	Highest  float64 `json:"highest_datagrams_per_second"` // without loss; 0 if it was not searched for
 	AtLeast  bool    `json:"limited_by_the_sender"`
 	Metrics  float64 `json:"highest_metrics_per_second"`
-	Near     []run   `json:"near"`
-	Gentle   []run   `json:"gentle"`
+	Runs     []run   `json:"runs"`
 }
 
-// run is a window of traffic.
+// run is a window of traffic, or without.
 type run struct {
-	NanosPerMetric float64 `json:"cpu_ns_per_metric"`
+	CPU            float64 `json:"cpu"`               // of a core
+	NanosPerMetric float64 `json:"cpu_ns_per_metric"` // of those that were not lost
 	Metrics        float64 `json:"metrics_per_second"`
 	Lost           float64 `json:"lost"` // the part of datagrams
 	Behind         float64 `json:"behind"`
 }
 
-func nanos(runs []run) []float64 {
+// each collects a figure of all runs.
+func each[T any](runs []T, figure func(T) float64) []float64 {
 	var all []float64
 	for _, r := range runs {
-		all = append(all, r.NanosPerMetric)
+		all = append(all, figure(r))
 	}
 	return all
 }
 
+func nanos(r run) float64 { return r.NanosPerMetric }
+
 // bench is what measuring needs.
 type bench struct {
-	load     string
-	window   time.Duration
-	trial    time.Duration
-	attempts int
-	say      func(format string, values ...any)
-	books    []book
+	load       string
+	window     time.Duration
+	trial      time.Duration
+	attempts   int
+	serverCPUs *unix.CPUSet // nil: all
+	senderCPUs *unix.CPUSet
+	ledger     []entry
+	say        func(format string, values ...any)
 }
 
 // letGo lets traffic go to a server and accounts for it.
@@ -94,7 +111,7 @@ const settle = 200 * time.Millisecond
 // measure sends for a window and returns what a metric cost. The rate is in metrics, or
 // in datagrams if perDatagram.
 func (b *bench) measure(i *instance, t traffic, rate float64, perDatagram bool) (run, error) {
-	s, err := prepare(b.load, i.port, t, rate, !perDatagram, b.window-settle, 0)
+	s, err := b.prepare(i.port, t, rate, !perDatagram, b.window-settle, 0)
 	if err != nil {
 		return run{}, err
 	}
@@ -103,6 +120,7 @@ func (b *bench) measure(i *instance, t traffic, rate float64, perDatagram bool) 
 	if err != nil {
 		return run{}, err
 	}
+	begin := time.Now()
 	report, err := b.letGo(i, s)
 	if err != nil {
 		return run{}, err
@@ -113,13 +131,28 @@ func (b *bench) measure(i *instance, t traffic, rate float64, perDatagram bool) 
 	if err != nil {
 		return run{}, err
 	}
+	cpu := (after - before).Seconds() / time.Since(begin).Seconds()
+	time.Sleep(i.late)
 	lost := float64(i.dropped()-drops) / float64(report.Datagrams)
 	return run{
+		CPU:            cpu,
 		NanosPerMetric: float64((after - before).Nanoseconds()) / (float64(report.Metrics) * (1 - lost)),
 		Metrics:        report.MetricsPerSecond,
 		Lost:           lost,
 		Behind:         report.Behind / report.Seconds,
 	}, nil
+}
+
+// measureIdle returns what a server takes in a window in which nothing comes.
+func (b *bench) measureIdle(i *instance) (run, error) {
+	before, err := cpuTime(i.pid())
+	if err != nil {
+		return run{}, err
+	}
+	begin := time.Now()
+	time.Sleep(b.window)
+	after, err := cpuTime(i.pid())
+	return run{CPU: (after - before).Seconds() / time.Since(begin).Seconds()}, err
 }
 
 const (
@@ -137,11 +170,12 @@ const (
 // 7 % down until that is lossless, too, or 20 % if more than 1 % was lost.
 func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 	t := sc.traffic(s, tags)
-	i, err := s.start(sc.contexts, false)
+	i, err := b.start(s, sc.contexts, false)
 	if err != nil {
 		return err
 	}
 	defer func() { i.stop(); i.remove() }()
+	name := "search, " + sc.nameWith(tags)
 	perDatagram := 1.0
 	much := false // was lost at the last try
 	try := func(rate float64, duration time.Duration) (lossless, reached bool, err error) {
@@ -153,6 +187,7 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 				return false, false, err
 			}
 			perDatagram = float64(report.Metrics) / float64(report.Datagrams)
+			time.Sleep(i.late)
 			lost := i.dropped() - drops
 			b.say("  %s %s: %.0f datagrams/s of %.0f, %d lost", s.name, sc.Name, report.DatagramsPerSecond, rate, lost)
 			much = much && lost > report.Datagrams/100
@@ -165,11 +200,15 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 				}
 			}
 			if lost > 0 && s.lost != nil { // what it has counted so far would hide what it counts next
-				i.stop()
-				i.remove()
-				if i, err = s.start(sc.contexts, false); err != nil {
+				if err := b.audit(i, name); err != nil {
 					return false, false, err
 				}
+				i.remove()
+				next, err := b.start(s, sc.contexts, false)
+				if err != nil {
+					return false, false, err
+				}
+				i = next
 			}
 		}
 		return lossless, reached, nil
@@ -222,11 +261,14 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 		}
 	}
 	c.Metrics = c.Highest * perDatagram
-	return nil
+	return b.audit(i, name)
 }
 
+// nameWith returns the name of a scenario with so many tags.
+func (sc scenario) nameWith(tags int) string { return fmt.Sprintf("%s, %d tags", sc.Name, tags) }
+
 func (b *bench) trialOf(i *instance, t traffic, rate float64, duration time.Duration) (sent, error) {
-	s, err := prepare(b.load, i.port, t, rate, false, duration, 0)
+	s, err := b.prepare(i.port, t, rate, false, duration, 0)
 	if err != nil {
 		return sent{}, err
 	}
@@ -239,124 +281,144 @@ func (b *bench) trialOf(i *instance, t traffic, rate float64, duration time.Dura
 // near is how much of the highest rate "near the highest" is.
 const near = 0.9
 
-// throughput measures a server once at both rates. What it costs to meet contexts for
+// throughput measures a server once in a scenario. What it costs to meet contexts for
 // the first time is before that.
 func (b *bench) throughput(s *server, sc scenario, tags int, c *cell) error {
-	i, err := s.start(sc.contexts, true)
+	i, err := b.start(s, sc.contexts, true)
 	if err != nil {
 		return err
 	}
 	defer i.remove()
 	defer i.stop()
 	t := sc.traffic(s, tags)
-	if _, err := b.warm(i, t, c.Highest); err != nil {
+	if err := b.warm(i, t, c.Highest); err != nil {
 		return err
 	}
-	for _, what := range []struct {
-		name        string
-		rate        float64
-		perDatagram bool
-		to          *[]run
-	}{
-		{"near", near * c.Highest, true, &c.Near},
-		{"gentle", sc.gentle, sc.packet == 0, &c.Gentle},
-	} {
-		r, err := b.measure(i, t, what.rate, what.perDatagram)
-		if err != nil {
-			return err
-		}
-		b.say("%s, %d tags, %s, %s: %.0f ns a metric at %.0f metrics/s, lost %.3f %%, the sender behind %.1f %%",
-			s.name, tags, sc.Name, what.name, r.NanosPerMetric, r.Metrics, 100*r.Lost, 100*r.Behind)
-		*what.to = append(*what.to, r)
+	var r run
+	switch {
+	case sc.idle:
+		r, err = b.measureIdle(i)
+	case sc.search():
+		r, err = b.measure(i, t, near*c.Highest, true)
+	default:
+		r, err = b.measure(i, t, sc.rate, sc.packet == 0)
 	}
-	return b.audit(i, sc.Name)
+	if err != nil {
+		return err
+	}
+	b.say("%s, %s: %.0f ns a metric at %.0f metrics/s, %.2f %% of a core, lost %.3f %%, the sender behind %.1f %%",
+		s.name, sc.nameWith(tags), r.NanosPerMetric, r.Metrics, 100*r.CPU, 100*r.Lost, 100*r.Behind)
+	c.Runs = append(c.Runs, r)
+	return b.audit(i, sc.nameWith(tags))
 }
 
-// warm sends every context once, gently.
-func (b *bench) warm(i *instance, t traffic, highest float64) (sent, error) {
-	s, err := prepare(b.load, i.port, t, min(highest/2, 20_000), false, time.Minute, 1)
-	if err != nil {
-		return sent{}, err
+// gently is how many datagrams a second contexts are made known with.
+const gently = 10_000
+
+// warm sends every context once, at half the highest rate at most if that is known.
+func (b *bench) warm(i *instance, t traffic, highest float64) error {
+	rate := float64(gently)
+	if highest > 0 {
+		rate = min(rate, highest/2)
 	}
-	report, err := b.letGo(i, s)
+	s, err := b.prepare(i.port, t, rate, false, time.Minute, 1)
+	if err != nil {
+		return err
+	}
+	_, err = b.letGo(i, s)
 	i.sockets.waitUntilEmpty(time.Second)
 	time.Sleep(settle)
-	return report, err
+	return err
 }
 
 // footprint is a server with many contexts.
 type footprint struct {
-	Server   string  `json:"server"`
-	Tags     int     `json:"tags"`
-	Contexts int     `json:"contexts"`
-	Idle     int64   `json:"idle_bytes"` // resident, before the first metric
-	Most     int64   `json:"most_bytes"` // resident, flushes included
-	Now      int64   `json:"bytes"`      // resident, in the end
-	Rate     float64 `json:"metrics_per_second"`
-	Lost     float64 `json:"lost"`
-	Seen     watch   `json:"seen"`
-	IdleCPU  float64 `json:"idle_cpu"` // of a core, between flushes, with all contexts and no traffic
-	Flush    float64 `json:"flush_seconds"`
+	Server   string       `json:"server"`
+	Tags     int          `json:"tags"`
+	Contexts int          `json:"contexts"`
+	Runs     []footprint1 `json:"runs"`
 }
 
-// each returns the bytes a context takes at most.
-func (f footprint) each() float64 { return float64(f.Most-f.Idle) / float64(f.Contexts) }
+// footprint1 is what one run saw of it.
+type footprint1 struct {
+	Idle    int64   `json:"idle_bytes"` // resident, before the first metric
+	Most    int64   `json:"most_bytes"` // resident, flushes included
+	Now     int64   `json:"bytes"`      // resident, in the end
+	Rate    float64 `json:"metrics_per_second"`
+	Lost    float64 `json:"lost"`
+	Seen    watch   `json:"seen"`
+	IdleCPU float64 `json:"idle_cpu"` // of a core, between flushes, with all contexts and no traffic
+	Flush   float64 `json:"flush_seconds"`
+}
 
-// footprintOf sends counters of so many contexts, at half the highest rate of packed
-// datagrams, through at least three flushes.
-func (b *bench) footprintOf(s *server, tags, contexts int, highestMetrics float64) (footprint, error) {
-	f := footprint{Server: s.name, Tags: tags, Contexts: contexts}
-	i, err := s.start(contexts, false)
+// each returns the bytes a context takes at most, by run.
+func (f *footprint) each() []float64 {
+	return each(f.Runs, func(r footprint1) float64 { return float64(r.Most-r.Idle) / float64(f.Contexts) })
+}
+
+// idleFor is for how long a server with many contexts is looked at without traffic; it
+// ends before the next flush.
+const idleFor = 6 * time.Second
+
+// measureFootprint sends counters of so many contexts, at half the highest rate of packed
+// datagrams, through at least three windows, which have three flushes.
+func (b *bench) measureFootprint(s *server, f *footprint, highestMetrics float64) error {
+	var r footprint1
+	i, err := b.start(s, f.Contexts, false)
 	if err != nil {
-		return f, err
+		return err
 	}
 	defer i.remove()
 	defer i.stop()
 	time.Sleep(time.Second)
 	idle, err := i.memory()
 	if err != nil {
-		return f, err
+		return err
 	}
-	t := traffic{packet: 1432, contexts: contexts, tags: tags, kinds: "counters"}
+	t := traffic{packet: 1432, contexts: f.Contexts, tags: f.Tags, kinds: "counters"}
 	rate := highestMetrics / 2
-	duration := max(3*b.window, time.Duration(2*float64(contexts)/rate*float64(time.Second)))
-	if _, err := b.warm(i, t, rate/20); err != nil { // about 20 metrics a datagram
-		return f, err
+	duration := max(3*b.window, time.Duration(2*float64(f.Contexts)/rate*float64(time.Second)))
+	if err := b.warm(i, t, rate/20); err != nil { // about 20 metrics a datagram
+		return err
 	}
-	sending, err := prepare(b.load, i.port, t, rate, true, duration, 0)
+	sending, err := b.prepare(i.port, t, rate, true, duration, 0)
 	if err != nil {
-		return f, err
+		return err
 	}
 	drops := i.dropped()
 	finish := i.sockets.startWatch()
 	report, err := b.letGo(i, sending)
-	f.Seen = finish()
+	r.Seen = finish()
 	if err != nil {
-		return f, err
+		return err
 	}
-	time.Sleep(settle)
+	time.Sleep(settle + i.late)
 	m, err := i.memory()
 	if err != nil {
-		return f, err
+		return err
 	}
-	f.Idle, f.Most, f.Now = idle.now, m.most, m.now
-	f.Rate, f.Lost = report.MetricsPerSecond, float64(i.dropped()-drops)/float64(report.Datagrams)
+	r.Idle, r.Most, r.Now = idle.now, m.most, m.now
+	r.Rate, r.Lost = report.MetricsPerSecond, float64(i.dropped()-drops)/float64(report.Datagrams)
 	// Flushes are aligned to tens of seconds where they are aligned at all.
 	now := time.Now()
 	time.Sleep(now.Truncate(10 * time.Second).Add(13 * time.Second).Sub(now))
 	before, err := cpuTime(i.pid())
 	if err != nil {
-		return f, err
+		return err
 	}
-	const quiet = 6 * time.Second
-	time.Sleep(quiet)
+	time.Sleep(idleFor)
 	after, err := cpuTime(i.pid())
 	if err != nil {
-		return f, err
+		return err
 	}
-	f.IdleCPU = (after - before).Seconds() / quiet.Seconds()
-	f.Flush = longestFlush(i)
-	b.say("%s, %d tags, %d contexts: %.0f bytes each, %d MiB at most; at %.0f metrics/s lost %.3f %%, longest pause %v (unseen %v), idle %.2f %% of a core, flush %.3f s",
-		s.name, tags, contexts, f.each(), f.Most>>20, f.Rate, 100*f.Lost, f.Seen.Pause, f.Seen.Unseen, 100*f.IdleCPU, f.Flush)
-	return f, b.audit(i, fmt.Sprintf("%d contexts", contexts))
+	r.IdleCPU = (after - before).Seconds() / idleFor.Seconds()
+	what := fmt.Sprintf("%d contexts, %d tags", f.Contexts, f.Tags)
+	err = b.audit(i, what)
+	if i.flush != nil {
+		r.Flush = i.flush(i)
+	}
+	f.Runs = append(f.Runs, r)
+	b.say("%s, %s: %.0f bytes each, %d MiB at most; at %.0f metrics/s lost %.3f %%, longest pause %v (unseen %v), idle %.2f %% of a core, flush %.3f s",
+		s.name, what, float64(r.Most-r.Idle)/float64(f.Contexts), r.Most>>20, r.Rate, 100*r.Lost, r.Seen.Pause, r.Seen.Unseen, 100*r.IdleCPU, r.Flush)
+	return err
 }

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"text/template"
 	"time"
 )
@@ -35,8 +36,14 @@ type server struct {
 	env     []string
 	root    string
 	scrape  string // the path by which it is scraped
-	lost    func(*instance) uint64
 	floor   bool
+
+	// What it says itself; each may be nil.
+	lost           func(*instance) uint64            // datagrams that a queue of its own has dropped so far
+	late           time.Duration                     // after which lost knows them all
+	count          func(*instance, *counted) error   // see ledger
+	countsAtItsEnd bool                              // count is for a server that has ended
+	flush          func(*instance) (longest float64) // seconds
 }
 
 // places is where to look for servers.
@@ -65,30 +72,36 @@ func find(at places, say func(string)) []*server {
 	all := []*server{
 		{
 			name: "weir", tags: true, names: true, kinds: "mix", command: []string{at.weir, "--config", "{{.Dir}}/weir.yaml"},
-			version: word(output(nil, at.weir, "version"), `^weir (.+?)\s*$`),
+			version: word(output(nil, at.weir, "version"), `^weir (.+?)\s*$`), remark: "writes each point as JSON",
+			count: countOfWeir, countsAtItsEnd: true, flush: flushOfWeir,
 		},
-		{name: "floor", tags: true, names: true, floor: true, command: []string{at.self, "-floor", "127.0.0.1:{{.Port}}"}, remark: "a bare loop that counts bytes, with a pause like Weir's"},
 		{
-			name: "statsd_exporter", tags: true, kinds: "mix", scrape: "/metrics", lost: lostByExporter, remark: "has no sets; scraped every 10 s",
+			name: "floor", tags: true, names: true, floor: true, command: []string{at.self, "-floor", "127.0.0.1:{{.Port}}"},
+			remark: "a bare loop that counts bytes, with a pause like Weir's, at Weir's rates", count: countOfFloor, countsAtItsEnd: true,
+		},
+		{
+			name: "statsd_exporter", tags: true, kinds: "mix", scrape: "/metrics", remark: "has no sets; scraped every 10 s; its queue drops beyond the kernel's; its flush is a scrape",
+			lost: lostByExporter, count: countOfExporter, flush: flushOfExporter,
 			command: []string{
 				exporter, "--statsd.listen-udp=127.0.0.1:{{.Port}}", "--statsd.listen-tcp=", "--web.listen-address=127.0.0.1:{{.AdminPort}}",
 				"--statsd.read-buffer=4194304", "--no-statsd.parse-influxdb-tags", "--no-statsd.parse-librato-tags", "--no-statsd.parse-signalfx-tags", "--log.level=error",
 			},
 		},
 		{
-			name: "telegraf", tags: true, kinds: "mix", lost: lostByTelegraf, remark: "its queue drops beyond the kernel's; it keeps 1,000 values of a timer",
+			name: "telegraf", tags: true, kinds: "mix", remark: "its queue drops beyond the kernel's; it keeps 1,000 values of a timer",
+			lost: lostByTelegraf, late: 2500 * time.Millisecond, count: countOfTelegraf,
 			command: []string{telegraf, "--config", "{{.Dir}}/telegraf.conf"},
 		},
 		{
-			name: "etsy statsd", names: true, kinds: "mix-statsd", remark: "version of statsd, version of Node",
-			command: []string{node, etsy, "{{.Dir}}/config.js"},
+			name: "etsy statsd", tags: true, names: true, kinds: "mix-statsd", remark: "knows no histograms and distributions: timers instead",
+			command: []string{node, etsy, "{{.Dir}}/config.js"}, count: countOfEtsy, countsAtItsEnd: true, flush: flushOfEtsy,
 		},
 		{
-			name: "collectd", names: true, kinds: "mix-statsd", root: debian, env: libraries,
+			name: "collectd", names: true, kinds: "mix-statsd", root: debian, env: libraries, remark: "counts nothing that it receives",
 			command: []string{collectd, "-f", "-C", "{{.Dir}}/collectd.conf"},
 		},
 		{
-			name: "netdata", names: true, kinds: "mix-statsd", env: libraries, remark: "shows at most 200 metrics of its own accord, collects all",
+			name: "netdata", names: true, kinds: "mix-statsd", env: libraries, remark: "shows at most 200 metrics of its own accord, collects all; what it counts is not asked for",
 			command: []string{netdata, "-D", "-c", "{{.Dir}}/netdata.conf"},
 		},
 	}
@@ -153,6 +166,8 @@ type instance struct {
 	adminPort int
 	sent      sent // since it started
 	scraping  chan struct{}
+
+	longestScrape atomic.Int64 // nanoseconds
 }
 
 // settings is what configurations may refer to.
@@ -164,7 +179,7 @@ type settings struct {
 
 // start runs a server with its configuration in a folder of its own, and waits until
 // its socket is there. If points are kept, Weir writes them to a file.
-func (s *server) start(contexts int, keepPoints bool) (i *instance, err error) {
+func (b *bench) start(s *server, contexts int, keepPoints bool) (i *instance, err error) {
 	folder, err := os.MkdirTemp("", "compare-")
 	if err != nil {
 		return nil, err
@@ -201,7 +216,7 @@ func (s *server) start(contexts int, keepPoints bool) (i *instance, err error) {
 			return nil, err
 		}
 	}
-	if i.process, err = start(command, s.env, folder); err != nil {
+	if i.process, err = start(command, s.env, folder, b.serverCPUs); err != nil {
 		return nil, err
 	}
 	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
@@ -312,8 +327,10 @@ func (i *instance) scrapeOften() {
 			return
 		case <-ticker.C:
 		}
+		begin := time.Now()
 		if answer, err := i.get(); err == nil {
 			drainOf(answer)
+			i.longestScrape.Store(max(i.longestScrape.Load(), int64(time.Since(begin))))
 		}
 	}
 }
@@ -333,27 +350,4 @@ func (i *instance) dropped() uint64 {
 		drops += i.lost(i)
 	}
 	return drops
-}
-
-// lostByExporter reads statsd_exporter's own counter.
-func lostByExporter(i *instance) uint64 {
-	answer, err := i.get()
-	if err != nil {
-		return 0
-	}
-	defer answer.Close()
-	text, _ := io.ReadAll(answer)
-	n, _ := strconv.ParseFloat(word(string(text), `^statsd_exporter_udp_packet_drops_total (\S+)`), 64)
-	return uint64(n)
-}
-
-// lostByTelegraf reads what telegraf says in its log, every so many drops.
-func lostByTelegraf(i *instance) uint64 {
-	text, _ := os.ReadFile(i.log.Name())
-	found := regexp.MustCompile(`We have dropped (\d+) messages`).FindAllSubmatch(text, -1)
-	if len(found) == 0 {
-		return 0
-	}
-	n, _ := strconv.ParseUint(string(found[len(found)-1][1]), 10, 64)
-	return n
 }

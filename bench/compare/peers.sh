@@ -24,7 +24,7 @@ from_go() { # name, module@version, package, flags
 from_go statsd_exporter github.com/prometheus/statsd_exporter@v0.31.0 github.com/prometheus/statsd_exporter \
 	-ldflags '-X github.com/prometheus/common/version.Version=0.31.0'
 from_go telegraf github.com/influxdata/telegraf@v1.37.2 github.com/influxdata/telegraf/cmd/telegraf \
-	-tags custom,inputs.statsd,outputs.discard -ldflags '-X github.com/influxdata/telegraf/internal.Version=1.37.2'
+	-tags custom,inputs.statsd,inputs.internal,outputs.discard,outputs.file,serializers.json -ldflags '-X github.com/influxdata/telegraf/internal.Version=1.37.2'
 
 if command -v npm >/dev/null; then
 	npm install --prefix "$folder" --no-save --no-package-lock --no-audit --no-fund statsd@0.9.0 >"$folder/etsy.log" 2>&1 ||

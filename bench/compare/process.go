@@ -10,15 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-)
+	"unsafe"
 
-// clockTicks is the unit of CPU times in /proc, USER_HZ, which is 100 on every Linux
-// that Go runs on.
-const clockTicks = 100
+	"golang.org/x/sys/unix"
+)
 
 // process is a server under test.
 type process struct {
@@ -29,7 +29,7 @@ type process struct {
 }
 
 // start runs a command whose output goes to a file. It ends with this process.
-func start(command, env []string, folder string) (*process, error) {
+func start(command, env []string, folder string, cpus *unix.CPUSet) (*process, error) {
 	log, err := os.Create(filepath.Join(folder, "log"))
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func start(command, env []string, folder string) (*process, error) {
 	p.cmd.Dir = folder
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := p.cmd.Start(); err != nil {
+	if err := startOn(p.cmd, cpus); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	go func() {
@@ -47,6 +47,43 @@ func start(command, env []string, folder string) (*process, error) {
 		close(p.ended)
 	}()
 	return p, nil
+}
+
+// startOn starts a command that may use some processors only; nil: all.
+func startOn(cmd *exec.Cmd, cpus *unix.CPUSet) error {
+	if cpus == nil {
+		return cmd.Start()
+	}
+	runtime.LockOSThread() // a child has the processors of the thread that starts it
+	defer runtime.UnlockOSThread()
+	var mine unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &mine); err != nil {
+		return os.NewSyscallError("sched_getaffinity", err)
+	}
+	if err := unix.SchedSetaffinity(0, cpus); err != nil {
+		return os.NewSyscallError("sched_setaffinity", err)
+	}
+	defer func() { _ = unix.SchedSetaffinity(0, &mine) }()
+	return cmd.Start()
+}
+
+// split gives the sender the last of the processors this process may use, and servers
+// the others.
+func split() (servers, sender *unix.CPUSet, err error) {
+	servers, sender = &unix.CPUSet{}, &unix.CPUSet{}
+	if err := unix.SchedGetaffinity(0, servers); err != nil {
+		return nil, nil, os.NewSyscallError("sched_getaffinity", err)
+	}
+	if servers.Count() < 2 {
+		return nil, nil, errors.New("-pin: there is only one processor")
+	}
+	for n := 8*int(unsafe.Sizeof(*servers)) - 1; ; n-- {
+		if servers.IsSet(n) {
+			servers.Clear(n)
+			sender.Set(n)
+			return servers, sender, nil
+		}
+	}
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
@@ -78,35 +115,16 @@ func (p *process) tail() []byte {
 	return log[max(0, len(log)-2000):]
 }
 
-// cpuTime returns what all threads of a process have used, those that ended included.
+// cpuTime returns the user and system time that all threads of a process have used,
+// those that ended included. The kernel counts it in nanoseconds; what it says in
+// /proc/PID/stat is the same in hundredths of a second.
 func cpuTime(pid int) (time.Duration, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
+	const schedClock = 2 // CPUCLOCK_SCHED, of the kernel's posix-timers.h
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &t); err != nil {
+		return 0, fmt.Errorf("the CPU time of process %d: %w", pid, os.NewSyscallError("clock_gettime", err))
 	}
-	return parseStat(text)
-}
-
-// parseStat reads utime and stime of /proc/PID/stat.
-//
-//	4242 (a (strange) name) S 1 … 11 fields … 1234 567 …
-//	                                          ^^^^ ^^^
-func parseStat(text []byte) (time.Duration, error) {
-	end := bytes.LastIndexByte(text, ')') // a name may hold spaces and parentheses
-	fields := strings.Fields(string(text[end+1:]))
-	const utime, stime = 14 - 3, 15 - 3 // counted from 1; the first one here is the third
-	if end < 0 || len(fields) <= stime {
-		return 0, fmt.Errorf("/proc/PID/stat has no CPU times: %.80q", text)
-	}
-	var ticks int64
-	for _, field := range fields[utime : stime+1] {
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/PID/stat: %w", err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / clockTicks, nil
+	return time.Duration(t.Nano()), nil
 }
 
 // memory is what a process holds in RAM.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,14 +17,17 @@ import (
 // results is all that was measured.
 type results struct {
 	Date       time.Time         `json:"date"`
+	Ended      time.Time         `json:"ended"`
+	Cut        bool              `json:"ended_early"`
 	Machine    string            `json:"machine"`
 	Kernel     string            `json:"kernel"`
 	Load       string            `json:"load_average"`
 	Versions   map[string]string `json:"versions"`
 	Window     time.Duration     `json:"window"`
+	Pinned     bool              `json:"pinned"`
 	Cells      []*cell           `json:"cells"`
-	Footprints []footprint       `json:"footprints"`
-	Books      []book            `json:"books"`
+	Footprints []*footprint      `json:"footprints"`
+	Ledger     []entry           `json:"ledger"`
 	servers    []*server
 }
 
@@ -50,15 +54,18 @@ func median(of []float64) (middle, least, most float64) {
 }
 
 // spread writes a median with the least and the largest.
-func spread(of []float64) string {
-	middle, least, most := median(of)
+func spread(of []float64) string { return spreadOf(of, count) }
+
+// spreadOf is spread for figures that are written in another way.
+func spreadOf(of []float64, write func(float64) string) string {
+	m, least, most := median(of)
 	switch {
 	case len(of) == 0:
 		return "–"
-	case len(of) == 1:
-		return count(middle)
+	case len(of) == 1 || write(least) == write(most):
+		return write(m)
 	}
-	return fmt.Sprintf("%s (%s–%s)", count(middle), count(least), count(most))
+	return fmt.Sprintf("%s (%s–%s)", write(m), write(least), write(most))
 }
 
 // count writes a number as people read it.
@@ -70,6 +77,8 @@ func count(n float64) string {
 		return fmt.Sprintf("%.2f M", n/1e6)
 	case n >= 1e5:
 		return fmt.Sprintf("%.0f k", n/1e3)
+	case n > 0 && n < 10:
+		return fmt.Sprintf("%.2g", n)
 	}
 	text := fmt.Sprintf("%.0f", n)
 	if len(text) > 3 {
@@ -87,15 +96,36 @@ func (r *results) cell(server string, tags int, scenario string) *cell {
 	return nil
 }
 
+func (r *results) footprint(server string, tags, contexts int) *footprint {
+	for _, f := range r.Footprints {
+		if f.Server == server && f.Tags == tags && f.Contexts == contexts {
+			return f
+		}
+	}
+	return nil
+}
+
+// middle returns the median alone.
+func middle(of []float64) float64 {
+	m, _, _ := median(of)
+	return m
+}
+
 // write writes the report.
 func (r *results) write(w io.Writer) {
 	fmt.Fprintf(w, "# Weir and its peers, %s\n\n", r.Date.Format(time.DateOnly))
-	fmt.Fprintf(w, "Machine: %s. Linux %s. Load average when it began: %s.\n\n", r.Machine, r.Kernel, r.Load)
+	fmt.Fprintf(w, "Machine: %s. Linux %s. Load average when it began: %s. It took %v.\n\n", r.Machine, r.Kernel, r.Load, r.Ended.Sub(r.Date).Round(time.Second))
+	if r.Cut {
+		fmt.Fprintf(w, "**Ended early: some is missing.**\n\n")
+	}
 	fmt.Fprintf(w, "Made by `make compare`; the package comment of bench/compare says how. CPU is that of the\n")
-	fmt.Fprintf(w, "server's process, user and system, in nanoseconds a metric over windows of %v, at %.0f %% of its\n", r.Window, 100*near)
-	fmt.Fprintf(w, "own highest rate and at the gentle rate: medians of runs that took turns, least and largest in\n")
-	fmt.Fprintf(w, "parentheses. ≥ means that the sender could go no faster.\n\n")
-	fmt.Fprintf(w, "| server | version | remark |\n|---|---|---|\n")
+	fmt.Fprintf(w, "server's process, user and system, in nanoseconds a metric over windows of %v: medians of runs\n", r.Window)
+	fmt.Fprintf(w, "that took turns, least and largest in parentheses. Near the highest rate is %.0f %% of a server's\n", 100*near)
+	fmt.Fprintf(w, "own. ≥ means that the sender could go no faster; × is how many times Weir's figure it is.\n")
+	if r.Pinned {
+		fmt.Fprintf(w, "The sender had the last processor, servers the others.\n")
+	}
+	fmt.Fprintf(w, "\n| server | version | remark |\n|---|---|---|\n")
 	for _, s := range r.servers {
 		fmt.Fprintf(w, "| %s | %s | %s |\n", s.name, s.version, s.remark)
 	}
@@ -104,16 +134,21 @@ func (r *results) write(w io.Writer) {
 		if tags == 0 {
 			title = "Without tags: the context is in the name"
 		}
+		if !slices.ContainsFunc(r.Cells, func(c *cell) bool { return c.Tags == tags }) {
+			continue
+		}
+		fmt.Fprintf(w, "\n## %s\n", title)
 		for _, sc := range scenarios {
-			r.writeScenario(w, title, tags, sc)
+			r.writeScenario(w, tags, sc)
 		}
 	}
 	r.writeFootprints(w)
-	r.writeBooks(w)
+	r.writeLedger(w)
+	r.writeTargets(w)
 	r.writeVerdict(w)
 }
 
-func (r *results) writeScenario(w io.Writer, title string, tags int, sc scenario) {
+func (r *results) writeScenario(w io.Writer, tags int, sc scenario) {
 	weir := r.cell("weir", tags, sc.Name)
 	begun := false
 	for _, c := range r.Cells {
@@ -121,109 +156,160 @@ func (r *results) writeScenario(w io.Writer, title string, tags int, sc scenario
 			continue
 		}
 		if !begun {
-			gentle := count(sc.gentle) + " metrics/s"
-			fmt.Fprintf(w, "\n## %s; %s\n\n", title, sc.Title)
-			fmt.Fprintf(w, "| server | highest rate without loss, metrics/s | CPU ns a metric near it | lost | CPU ns a metric at %s | of Weir's near | gentle |\n|---|---:|---:|---:|---:|---:|---:|\n", gentle)
 			begun = true
-		}
-		atLeast := ""
-		if c.AtLeast {
-			atLeast = "≥ "
-		}
-		lost := 0.0
-		for _, run := range c.Near {
-			lost = max(lost, run.Lost)
-		}
-		ratios := [2]string{"–", "–"}
-		if weir != nil {
-			for i, pair := range [2][2][]run{{c.Near, weir.Near}, {c.Gentle, weir.Gentle}} {
-				a, _, _ := median(nanos(pair[0]))
-				b, _, _ := median(nanos(pair[1]))
-				ratios[i] = fmt.Sprintf("%.2f", a/b)
+			fmt.Fprintf(w, "\n### %s: %s\n\n", sc.Name, sc.Title)
+			switch {
+			case sc.search():
+				fmt.Fprintf(w, "| server | highest rate without loss, metrics/s | × | CPU ns a metric near it | × | of a core | runs with losses |\n|---|---:|---:|---:|---:|---:|---:|\n")
+			case sc.idle:
+				fmt.Fprintf(w, "| server | of a core | × |\n|---|---:|---:|\n")
+			default:
+				fmt.Fprintf(w, "| server | CPU ns a metric | × | less idle | of a core | runs with losses |\n|---|---:|---:|---:|---:|---:|\n")
 			}
 		}
-		fmt.Fprintf(w, "| %s | %s%s | %s | %.3f %% | %s | %s | %s |\n", c.Server, atLeast, count(c.Metrics), spread(nanos(c.Near)), 100*lost, spread(nanos(c.Gentle)), ratios[0], ratios[1])
+		times := func(of func(*cell) float64) string {
+			if weir == nil {
+				return "–"
+			}
+			return ratio(of(c), of(weir))
+		}
+		cpu := spreadOf(each(c.Runs, func(r run) float64 { return 100 * r.CPU }), func(n float64) string { return fmt.Sprintf("%.2f", n) }) + " %"
+		perMetric := func(c *cell) float64 { return middle(each(c.Runs, nanos)) }
+		switch {
+		case sc.idle:
+			fmt.Fprintf(w, "| %s | %s | %s |\n", c.Server, cpu, times(func(c *cell) float64 { return middle(each(c.Runs, func(r run) float64 { return r.CPU })) }))
+		case sc.search():
+			highest := count(c.Metrics)
+			if c.AtLeast {
+				highest = "≥ " + highest
+			}
+			fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", c.Server, highest, times(func(c *cell) float64 { return c.Metrics }),
+				spread(each(c.Runs, nanos)), times(perMetric), cpu, losses(each(c.Runs, func(r run) float64 { return r.Lost })))
+		default:
+			fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", c.Server, spread(each(c.Runs, nanos)), times(perMetric),
+				count(perMetric(c)-r.idleNanos(c)), cpu, losses(each(c.Runs, func(r run) float64 { return r.Lost })))
+		}
 	}
+}
+
+// idleNanos returns what a metric of a cell has to bear of the CPU that its server takes
+// when nothing comes; NaN if that was not measured.
+func (r *results) idleNanos(c *cell) float64 {
+	idle := r.cell(c.Server, c.Tags, "idle")
+	if idle == nil {
+		return math.NaN()
+	}
+	share := middle(each(idle.Runs, func(r run) float64 { return r.CPU }))
+	return share * 1e9 / middle(each(c.Runs, func(r run) float64 { return r.Metrics }))
+}
+
+// ratio writes how many times b a is.
+func ratio(a, b float64) string {
+	switch q := a / b; {
+	case math.IsNaN(q) || math.IsInf(q, 0):
+		return "–"
+	case q >= 10:
+		return fmt.Sprintf("%.0f", q)
+	default:
+		return fmt.Sprintf("%.2f", q)
+	}
+}
+
+// losses writes in how many runs datagrams were lost, and how many at most.
+func losses(lost []float64) string {
+	n, most := 0, 0.0
+	for _, l := range lost {
+		if l > 0 {
+			n++
+		}
+		most = max(most, l)
+	}
+	if n == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%d of %d, %.3g %% at most", n, len(lost), 100*most)
 }
 
 func (r *results) writeFootprints(w io.Writer) {
 	if len(r.Footprints) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n## Many contexts\n\n")
-	fmt.Fprintf(w, "Counters, packed to 1,432 bytes, at half the highest rate through three flushes or more. Bytes a\n")
+	fmt.Fprintf(w, "\n## contexts\n\n")
+	fmt.Fprintf(w, "Counters, packed to 1,432 bytes, at half the highest rate for three windows or more. Bytes a\n")
 	fmt.Fprintf(w, "context: the most resident memory less that before the first metric. Pause: the longest time in\n")
 	fmt.Fprintf(w, "which datagrams waited and the queue never got shorter, and how long nobody looked at most. Idle:\n")
-	fmt.Fprintf(w, "CPU with all contexts and no traffic, between flushes. Flush: as Weir says itself.\n\n")
-	fmt.Fprintf(w, "| server | tags | contexts | bytes a context | resident, MiB | metrics/s | lost | longest pause, ms | unseen, ms | idle | flush, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	fmt.Fprintf(w, "CPU with all contexts and no traffic, between flushes. Flush: as the server says itself.\n\n")
+	fmt.Fprintf(w, "| server | tags | contexts | bytes a context | × | resident, MiB | metrics/s | runs with losses | longest pause, ms | unseen, ms | idle, %% of a core | flush, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	one := func(n float64) string { return fmt.Sprintf("%.1f", n) }
 	for _, f := range r.Footprints {
-		flush := "–"
-		if f.Flush > 0 {
-			flush = fmt.Sprintf("%.1f", 1000*f.Flush)
+		weir, times := r.footprint("weir", f.Tags, f.Contexts), "–"
+		if weir != nil {
+			times = ratio(middle(f.each()), middle(weir.each()))
 		}
-		fmt.Fprintf(w, "| %s | %d | %s | %s | %d | %s | %.3f %% | %.1f | %.1f | %.2f %% | %s |\n", f.Server, f.Tags, count(float64(f.Contexts)), count(f.each()),
-			f.Most>>20, count(f.Rate), 100*f.Lost, f.Seen.Pause.Seconds()*1000, f.Seen.Unseen.Seconds()*1000, 100*f.IdleCPU, flush)
+		figure := func(write func(float64) string, of func(footprint1) float64) string {
+			return spreadOf(each(f.Runs, of), write)
+		}
+		flush := "–"
+		if slices.ContainsFunc(f.Runs, func(r footprint1) bool { return r.Flush > 0 }) {
+			flush = figure(one, func(r footprint1) float64 { return 1000 * r.Flush })
+		}
+		fmt.Fprintf(w, "| %s | %d | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", f.Server, f.Tags, count(float64(f.Contexts)), spread(f.each()), times,
+			figure(count, func(r footprint1) float64 { return float64(r.Most >> 20) }), figure(count, func(r footprint1) float64 { return r.Rate }),
+			losses(each(f.Runs, func(r footprint1) float64 { return r.Lost })),
+			figure(one, func(r footprint1) float64 { return 1000 * r.Seen.Pause.Seconds() }), figure(one, func(r footprint1) float64 { return 1000 * r.Seen.Unseen.Seconds() }),
+			figure(one, func(r footprint1) float64 { return 100 * r.IdleCPU }), flush)
 	}
 }
 
-func (r *results) writeBooks(w io.Writer) {
-	if len(r.Books) == 0 {
+func (r *results) writeLedger(w io.Writer) {
+	if len(r.Ledger) == 0 {
 		return
 	}
-	var sum book
-	broken := 0
-	for _, b := range r.Books {
-		sum.Datagrams += b.Datagrams
-		sum.Dropped += b.Dropped
-		sum.Sent += b.Sent
-		sum.Samples += b.Samples
-		if len(b.faults()) > 0 {
-			broken++
+	fmt.Fprintf(w, "\n## The ledger\n\n")
+	fmt.Fprintf(w, "Of each life of a server: datagrams sent = read by it + dropped by the kernel, and if none was\n")
+	fmt.Fprintf(w, "dropped, metrics, and of Weir the sum of counters in its output. Those that say what they read:\n\n")
+	fmt.Fprintf(w, "| server | lives | with losses | datagrams sent | read | dropped by the kernel | then by a queue of its own | metrics sent | counted | do not close |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	var open []string
+	for _, s := range r.servers {
+		var sum entry
+		var own counted
+		lives, lost, says, broken := 0, 0, false, 0
+		for _, e := range r.Ledger {
+			if e.Server != s.name {
+				continue
+			}
+			lives++
+			sum.Sent, sum.SentMetrics, sum.KernelDrops = sum.Sent+e.Sent, sum.SentMetrics+e.SentMetrics, sum.KernelDrops+e.KernelDrops
+			if e.lost() {
+				lost++
+			}
+			if e.Own != nil {
+				says = true
+				own.Datagrams, own.Dropped, own.Metrics = own.Datagrams+e.Own.Datagrams, own.Dropped+e.Own.Dropped, own.Metrics+e.Own.Metrics
+			}
+			for _, fault := range e.faults() {
+				open = append(open, fmt.Sprintf("%s, %s: %s", e.Server, e.Run, fault))
+			}
+			if len(e.faults()) > 0 {
+				broken++
+			}
 		}
-	}
-	fmt.Fprintf(w, "\n## Weir's books\n\nIn %d runs %d datagrams were sent; Weir received %d and counted %d that the kernel dropped: %d samples.\n",
-		len(r.Books), sum.Sent, sum.Datagrams, sum.Dropped, sum.Samples)
-	fmt.Fprintf(w, "Datagrams, and without drops samples and the sums of counters, agree in %d runs and do not in %d.\n", len(r.Books)-broken, broken)
-	for _, b := range r.Books {
-		for _, fault := range b.faults() {
-			fmt.Fprintf(w, "\n- %s: %s", b.Run, fault)
-		}
-	}
-}
-
-// writeVerdict says where Weir is not first.
-func (r *results) writeVerdict(w io.Writer) {
-	fmt.Fprintf(w, "\n## Where Weir is not first\n\n")
-	first := true
-	behind := func(format string, values ...any) {
-		fmt.Fprintf(w, "- "+format+"\n", values...)
-		first = false
-	}
-	for _, c := range r.Cells {
-		weir := r.cell("weir", c.Tags, c.Scenario)
-		if weir == nil || c == weir || c.Server == "floor" {
+		if lives == 0 {
 			continue
 		}
-		where := fmt.Sprintf("%s, %s, %d tags", c.Server, c.Scenario, c.Tags)
-		for name, pair := range map[string][2][]run{"near the highest rate": {c.Near, weir.Near}, "at the gentle rate": {c.Gentle, weir.Gentle}} {
-			a, _, _ := median(nanos(pair[0]))
-			b, _, _ := median(nanos(pair[1]))
-			if a <= b {
-				behind("%s: %s ns a metric %s, Weir %s", where, count(a), name, count(b))
-			}
+		read, queue, counted, closed := "says nothing", "–", "–", "–"
+		if says {
+			read, queue, closed = fmt.Sprintf("%.0f", own.Datagrams), fmt.Sprintf("%.0f", own.Dropped), strconv.Itoa(broken)
 		}
-		if c.Metrics >= weir.Metrics && !weir.AtLeast {
-			behind("%s: %s metrics/s without loss, Weir %s", where, count(c.Metrics), count(weir.Metrics))
+		if own.Metrics > 0 {
+			counted = fmt.Sprintf("%.0f", own.Metrics)
 		}
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %s | %d | %s | %d | %s | %s |\n", s.name, lives, lost, sum.Sent, read, sum.KernelDrops, queue, sum.SentMetrics, counted, closed)
 	}
-	for _, f := range r.Footprints {
-		for _, weir := range r.Footprints {
-			if weir.Server == "weir" && f.Server != "weir" && f.Tags == weir.Tags && f.Contexts == weir.Contexts && f.each() <= weir.each() {
-				behind("%s, %s contexts, %d tags: %s bytes each, Weir %s", f.Server, count(float64(f.Contexts)), f.Tags, count(f.each()), count(weir.each()))
-			}
-		}
+	for _, fault := range open {
+		fmt.Fprintf(w, "\n- %s", fault)
 	}
-	if first {
-		fmt.Fprintf(w, "Nowhere.\n")
+	if len(open) > 0 {
+		fmt.Fprintln(w)
 	}
 }

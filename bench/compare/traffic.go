@@ -49,14 +49,17 @@ type sending struct {
 
 // prepare has traffic built, and returns when it is. The rate is in datagrams or in
 // metrics a second; with passes all contexts are sent so often, else for a duration.
-func prepare(load string, port int, t traffic, rate float64, inMetrics bool, duration time.Duration, passes int) (*sending, error) {
+func (b *bench) prepare(port int, t traffic, rate float64, inMetrics bool, duration time.Duration, passes int) (*sending, error) {
 	unit := "-rate"
 	if inMetrics {
 		unit = "-metrics"
 	}
-	s := &sending{cmd: exec.Command(load, "-json", "-wait", "-to", "127.0.0.1:"+strconv.Itoa(port),
+	s := &sending{cmd: exec.Command(b.load, "-json", "-wait", "-to", "127.0.0.1:"+strconv.Itoa(port),
 		"-packet", strconv.Itoa(t.packet), "-contexts", strconv.Itoa(t.contexts), "-tags", strconv.Itoa(t.tags), "-kinds", t.kinds,
 		unit, strconv.FormatFloat(rate, 'f', 0, 64), "-duration", duration.String(), "-passes", strconv.Itoa(passes))}
+	if passes > 0 { // each context once
+		s.cmd.Args = append(s.cmd.Args, "-pool", "1")
+	}
 	s.cmd.Stderr = os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	var err error
@@ -68,7 +71,7 @@ func prepare(load string, port int, t traffic, rate float64, inMetrics bool, dur
 		return nil, err
 	}
 	s.out = bufio.NewReader(out)
-	if err := s.cmd.Start(); err != nil {
+	if err := startOn(s.cmd, b.senderCPUs); err != nil {
 		return nil, err
 	}
 	if line, err := s.out.ReadString('\n'); err != nil || line != "ready\n" {

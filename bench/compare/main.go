@@ -3,7 +3,7 @@
 // Command compare runs Weir and other StatsD servers with the same traffic, one at a
 // time, and reports what each costs.
 //
-//	make peers && make compare                        everything, for about three hours
+//	make peers && make compare                        everything, in two and a half hours
 //	make compare-short                                a first look, in ten minutes
 //	go run ./bench/compare -scenarios single,gentle-single -only weir,floor -contexts ""
 //
@@ -148,7 +148,7 @@ func (p *plan) run(b *bench) (err error) {
 			r.Versions[s.name] = s.version
 		}
 	}
-	b.say("this takes about %v", p.estimate(b, r.servers).Round(time.Minute))
+	b.say("this takes about %v", p.estimate(b, r.servers).Round(10*time.Second))
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer cancel()
 	if p.limit > 0 {

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -89,6 +91,7 @@ type bench struct {
 	serverCPUs *unix.CPUSet // nil: all
 	senderCPUs *unix.CPUSet
 	ledger     []entry
+	ctx        context.Context // ends a search under way
 	say        func(format string, values ...any)
 }
 
@@ -155,6 +158,9 @@ func (b *bench) measureIdle(i *instance) (run, error) {
 	return run{CPU: (after - before).Seconds() / time.Since(begin).Seconds()}, err
 }
 
+// errEnded is a search that did not come to its end.
+var errEnded = errors.New("ended early")
+
 const (
 	// tooSlow is the part of the wanted rate that the sender has to reach.
 	tooSlow = 0.95
@@ -168,6 +174,8 @@ const (
 // two rates three times, each rate tried as often as b.attempts says until one trial
 // reaches it and loses nothing; then for a whole window, which has a flush in it, and
 // 7 % down until that is lossless, too, or 20 % if more than 1 % was lost.
+//
+// It returns errEnded if it is told to end.
 func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 	t := sc.traffic(s, tags)
 	i, err := b.start(s, sc.contexts, false)
@@ -181,6 +189,9 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 	try := func(rate float64, duration time.Duration) (lossless, reached bool, err error) {
 		much = true
 		for range b.attempts {
+			if b.ctx.Err() != nil {
+				return false, false, errEnded
+			}
 			drops := i.dropped()
 			report, err := b.trialOf(i, t, rate, duration)
 			if err != nil {
@@ -248,11 +259,12 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 	}
 	c.Highest = 0
 	for rate := max(low, sc.first/4); rate > sc.first/20; {
-		lossless, _, err := try(rate, b.window)
+		lossless, reached, err := try(rate, b.window)
 		if err != nil {
 			return err
 		}
 		if lossless {
+			c.AtLeast = c.AtLeast || !reached
 			break
 		}
 		c.AtLeast = false

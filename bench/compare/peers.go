@@ -189,6 +189,7 @@ func (b *bench) start(s *server, contexts int, keepPoints bool) (i *instance, er
 		if err != nil {
 			err = fmt.Errorf("start %s: %w", s.name, err)
 			i.stop()
+			i.remove()
 		}
 	}()
 	if i.port, err = freePort("udp"); err != nil {

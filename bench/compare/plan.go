@@ -120,7 +120,7 @@ func (g *progress) ended() bool {
 
 // fail leaves a server that fails out from there on.
 func (g *progress) fail(s *server, err error) bool {
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnded) {
 		g.failed[s.name] = true
 		g.faults = errors.Join(g.faults, fmt.Errorf("%s: %w", s.name, err))
 		g.b.say("%s: %v", s.name, err)
@@ -130,6 +130,7 @@ func (g *progress) fail(s *server, err error) bool {
 
 // measure does all that is planned, or ends with ctx.
 func (p *plan) measure(ctx context.Context, b *bench, r *results) error {
+	b.ctx = ctx
 	g := &progress{plan: p, b: b, r: r, ctx: ctx, failed: map[string]bool{}}
 	g.eachCell(func(s *server, sc scenario, tags int) { g.prepare(s, sc, tags) })
 	for range p.runs {
@@ -194,7 +195,7 @@ func (g *progress) prepare(s *server, sc scenario, tags int) *cell {
 // packed datagrams.
 func (g *progress) footprint(s *server, contexts, tags int) {
 	packed := g.prepare(s, scenarios[0], tags)
-	if packed == nil || packed.Highest == 0 {
+	if packed == nil || packed.Highest == 0 || g.ended() {
 		return
 	}
 	f := g.r.footprint(s.name, tags, contexts)

@@ -173,7 +173,7 @@ func (r *results) writeScenario(w io.Writer, tags int, sc scenario) {
 			}
 			return ratio(of(c), of(weir))
 		}
-		cpu := spreadOf(each(c.Runs, func(r run) float64 { return 100 * r.CPU }), func(n float64) string { return fmt.Sprintf("%.2f", n) }) + " %"
+		cpu := spreadOf(each(c.Runs, func(r run) float64 { return 100 * r.CPU }), func(n float64) string { return fmt.Sprintf("%.2f %%", n) })
 		perMetric := func(c *cell) float64 { return middle(each(c.Runs, nanos)) }
 		switch {
 		case sc.idle:
@@ -267,7 +267,7 @@ func (r *results) writeLedger(w io.Writer) {
 	}
 	fmt.Fprintf(w, "\n## The ledger\n\n")
 	fmt.Fprintf(w, "Of each life of a server: datagrams sent = read by it + dropped by the kernel, and if none was\n")
-	fmt.Fprintf(w, "dropped, metrics, and of Weir the sum of counters in its output. Those that say what they read:\n\n")
+	fmt.Fprintf(w, "dropped, metrics, and of Weir the sum of counters in its output. A server that counts nothing is believed.\n\n")
 	fmt.Fprintf(w, "| server | lives | with losses | datagrams sent | read | dropped by the kernel | then by a queue of its own | metrics sent | counted | do not close |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	var open []string
 	for _, s := range r.servers {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,8 +53,12 @@ func perSample(b *testing.B, samples int) {
 // and as many entries of a table.
 func BenchmarkIdentify(b *testing.B) {
 	for _, n := range []int{1000, 1_000_000} {
-		w, samples, _ := traffic(b, n, "c")
+		// Only for those that run: bench/budget asks for one at a time.
+		var w *Worker
+		var samples []metric.Sample
+		prepare := sync.OnceFunc(func() { w, samples, _ = traffic(b, n, "c") })
 		b.Run(fmt.Sprintf("contexts=%d", n), func(b *testing.B) {
+			prepare()
 			for b.Loop() {
 				for rest := samples; len(rest) > 0; {
 					part := rest[:min(window, len(rest))]
@@ -69,6 +74,7 @@ func BenchmarkIdentify(b *testing.B) {
 			perSample(b, len(samples))
 		})
 		b.Run(fmt.Sprintf("contexts=%d/floor", n), func(b *testing.B) {
+			prepare()
 			table := make([]identity, n)
 			sum := uint64(0)
 			for b.Loop() {
@@ -101,8 +107,12 @@ var sink float64
 func BenchmarkAdd(b *testing.B) {
 	for _, kind := range []string{"c", "g", "s", "ms", "h", "d"} {
 		const n = 10_000
-		w, samples, refs := traffic(b, n, kind)
+		var w *Worker
+		var samples []metric.Sample
+		var refs []ref
+		prepare := sync.OnceFunc(func() { w, samples, refs = traffic(b, n, kind) })
 		b.Run(kind, func(b *testing.B) {
+			prepare()
 			w.lines = &metric.Lines{}
 			for b.Loop() {
 				for i, r := range refs {
@@ -118,6 +128,7 @@ func BenchmarkAdd(b *testing.B) {
 			continue
 		}
 		b.Run("floor", func(b *testing.B) {
+			prepare()
 			sums := make([]float64, n)
 			for b.Loop() {
 				for i, r := range refs {

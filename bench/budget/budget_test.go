@@ -1,6 +1,12 @@
 package main
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
 
 func TestParse(t *testing.T) {
 	const out = `goos: linux
@@ -17,5 +23,51 @@ PASS
 	}
 	if got, err := parse(out, "BenchmarkAdd/c", "ns/line"); err == nil {
 		t.Errorf("%v, want an error", got)
+	}
+}
+
+// Each benchmark that the table names is there: a renamed one does not go unnoticed
+// until somebody measures.
+func TestBenchmarksAreThere(t *testing.T) {
+	for _, s := range stages {
+		files, err := filepath.Glob("../../" + s.pkg + "/*_test.go")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", s.pkg, files, err)
+		}
+		var all strings.Builder
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(text)
+		}
+		for _, name := range []string{s.bench, s.less, s.floor} {
+			function, _, _ := strings.Cut(name, "/")
+			if name != "" && !regexp.MustCompile(`func `+function+`\(b `).MatchString(all.String()) {
+				t.Errorf("%s has no %s", s.pkg, function)
+			}
+		}
+	}
+}
+
+// The table takes the place of the one before, and nothing else changes.
+func TestAround(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "doc.md")
+	if err := os.WriteFile(file, []byte("a\n"+beginMark+"old\n"+endMark+"b\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, after, err := around(file)
+	if got, want := before+"new\n"+after, "a\n"+beginMark+"new\n"+endMark+"b\n"; err != nil || got != want {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	if err := os.WriteFile(file, []byte("a\nb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := around(file); err == nil {
+		t.Error("a file without marks: want an error")
+	}
+	if _, _, err := around("../../docs/PERFORMANCE.md"); err != nil {
+		t.Error(err)
 	}
 }

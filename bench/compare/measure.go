@@ -258,16 +258,17 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 		}
 	}
 	c.Highest = 0
+	lower := false // a whole window has lost
 	for rate := max(low, sc.first/4); rate > sc.first/20; {
 		lossless, reached, err := try(rate, b.window)
 		if err != nil {
 			return err
 		}
 		if lossless {
-			c.AtLeast = c.AtLeast || !reached
+			c.AtLeast = !lower && (c.AtLeast || !reached)
 			break
 		}
-		c.AtLeast = false
+		lower = true
 		if rate *= 0.93; much {
 			rate *= 0.8 / 0.93
 		}

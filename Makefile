@@ -3,7 +3,7 @@
 TOOL := go tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build run send check fmt fmt-check vet lint test race soak chaos accuracy oracle fuzz bench bench-receive bench-receive-unix profile golden
+.PHONY: help build run send check fmt fmt-check vet lint test race soak chaos accuracy oracle fuzz bench bench-receive bench-receive-unix load compare compare-short peers budget profile golden
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,22 @@ bench-receive: ## what receiving a datagram costs, by engine and rate
 
 bench-receive-unix: ## the same of a Unix socket, and how fast a client can go
 	go test -run '^$$' -bench ReceiveUnix -benchtime 1x -count 3 ./listener
+
+load: ## traffic for any StatsD server: make load LOAD='-to 127.0.0.1:8125 -rate 20000' (-help: what else)
+	go run ./bench/load $(LOAD)
+
+peers: ## the other StatsD servers that compare knows, into $WEIR_PEERS or the user's cache
+	bench/compare/peers.sh
+
+compare: build ## Weir and its peers with the same traffic, as compare.md: 2.5 hours (COMPARE=-help: what to leave out)
+	go run ./bench/compare -weir ./weir -out compare.md $(COMPARE)
+
+compare-short: build ## the same with fewer servers and shorter windows: ten minutes
+	go run ./bench/compare -weir ./weir -out compare.md -only weir,floor,statsd_exporter,etsy -tags 3 -runs 3 -window 2s \
+		-trial 1s -attempts 1 -contexts 100000 -context-runs 1 -limit 10m $(COMPARE)
+
+budget: ## what each stage costs, beside its floor: the table of docs/PERFORMANCE.md
+	go run ./bench/budget
 
 profile: ## a CPU profile of the hot path, in cpu.prof
 	go test -run '^$$' -bench 'Sample/tags=3/contexts=10000$$' -cpuprofile cpu.prof -o cpu.test ./cmd/agent

@@ -1,6 +1,7 @@
 package parser
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -43,6 +44,25 @@ func BenchmarkPacket(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(count), "ns/line")
 		})
+	}
+}
+
+// BenchmarkPacketFloor only finds the ends of lines, names and values in the packet of
+// BenchmarkPacket.
+func BenchmarkPacketFloor(b *testing.B) {
+	packet, count := packedLines(3)
+	sum := 0
+	for b.Loop() {
+		for rest := packet; len(rest) > 0; {
+			line, next, _ := bytes.Cut(rest, []byte{'\n'})
+			colon := bytes.IndexByte(line, ':')
+			sum += colon + bytes.IndexByte(line[colon:], '|')
+			rest = next
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(count), "ns/line")
+	if sum == 0 {
+		b.Fatal("found nothing")
 	}
 }
 

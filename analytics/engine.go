@@ -28,6 +28,7 @@ import (
 
 	"github.com/weir-agent/weir/analytics/plan"
 	"github.com/weir-agent/weir/analytics/raw"
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // Engine counts events.
@@ -106,7 +107,9 @@ func newAt(cfg Config, p *plan.Plan, log *slog.Logger, now time.Time) (*Engine, 
 	if err := e.open(); err != nil {
 		return nil, err
 	}
-	removeHalfWritten(cfg.StateDir) // nobody else is at work in it: the file is open
+	for _, name := range []string{reportName, keyFileName} { // nobody else writes them: the file is open
+		diskio.RemoveHalfWritten(filepath.Join(cfg.StateDir, name))
+	}
 	if e.share, err = newSharer(e); err != nil {
 		return nil, errors.Join(err, e.store.close())
 	}

@@ -519,6 +519,16 @@ func TestCountsOfLines(t *testing.T) {
 		h.send("analytics.team.created:"+bad+"|c|#user_id:1", "analytics.team.created:"+bad+"|c|#user_id:99")
 	}
 	h.wantOutcomes("team.created", map[string]uint64{"ok": 3, "bad_count": 14})
+	h.tick()
+	letters := strings.Split(strings.TrimSpace(h.letters()), "\n")
+	for _, l := range letters {
+		if !strings.Contains(l, "send 1, 2, 3") {
+			t.Errorf("a dead letter does not say why: %s", l)
+		}
+	}
+	if len(letters) < 5 {
+		t.Errorf("%d dead letters", len(letters))
+	}
 	h.at("2026-03-11")
 	h.want("usage.teams.1d", 13)
 	h.want("usage.creators.1d", 1)

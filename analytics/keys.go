@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // key is a secret under which identities are hashed.
@@ -196,7 +197,7 @@ func ownKey(path string) (keyring, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		var secret [32]byte
 		_, _ = rand.Read(secret[:]) // never fails: crypto/rand crashes the program instead
-		if err := writeFile(path, []byte(hex.EncodeToString(secret[:])+"\n")); err != nil {
+		if err := diskio.WriteFile(path, []byte(hex.EncodeToString(secret[:])+"\n")); err != nil {
 			return nil, fmt.Errorf("make a key for analytics: %w", err)
 		}
 		file, err = os.Open(path)
@@ -210,33 +211,4 @@ func ownKey(path string) (keyring, error) {
 		return nil, fmt.Errorf("%s: %w; if it is lost for good, remove the file: unique counts begin anew", path, err)
 	}
 	return ring, nil
-}
-
-const halfWritten = ".tmp-*"
-
-// removeHalfWritten removes what writeFile left in a folder when the agent was killed.
-func removeHalfWritten(folder string) {
-	for _, name := range []string{reportName, keyFileName} {
-		left, _ := filepath.Glob(filepath.Join(folder, name+halfWritten)) // fails for a bad pattern only
-		for _, path := range left {
-			_ = os.Remove(path) // it is in nobody's way
-		}
-	}
-}
-
-// writeFile replaces a file as a whole, for this user's eyes only.
-func writeFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+halfWritten) // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name()) // gone already if all went well
-	_, err = file.Write(content)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }

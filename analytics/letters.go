@@ -120,6 +120,9 @@ func (d *deadLetters) write(l *letter, outcomes uint32, now int64) {
 			l.Outcomes = append(l.Outcomes, outcome.String())
 		}
 	}
+	if outcomes&(1<<plan.BadCount) != 0 {
+		l.Why = append(l.Why, "its value is no number of occurrences; send 1, 2, 3 and so on")
+	}
 	text, err := json.Marshal(l)
 	if err != nil {
 		panic("BUG: a dead letter cannot be written as JSON: " + err.Error())

@@ -182,8 +182,12 @@ func (o *Occurrence) Keep() *Occurrence {
 	if o.once || o.tally == nil || o.raw != nil && !o.raw.Keep() {
 		return nil
 	}
-	kept := *o
+	kept := new(struct {
+		Occurrence
+		few [2]unique // mostly there are no more, and all is one allocation
+	})
+	kept.Occurrence = *o
 	kept.line = nil
-	kept.uniques, kept.sums = slices.Clone(o.uniques), slices.Clone(o.sums)
-	return &kept
+	kept.uniques, kept.sums = append(kept.few[:0], o.uniques...), slices.Clone(o.sums)
+	return &kept.Occurrence
 }

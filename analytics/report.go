@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // Report is what the engine has counted, as it stands in a file beside the counts. The
@@ -54,7 +55,7 @@ func (e *Engine) report(now time.Time) {
 	if err != nil {
 		panic("BUG: a report cannot be written as JSON: " + err.Error())
 	}
-	err = writeFile(filepath.Join(e.cfg.StateDir, reportName), text)
+	err = diskio.WriteFile(filepath.Join(e.cfg.StateDir, reportName), text)
 	if err != nil && !e.unreported {
 		e.log.Error("the report cannot be written", "error", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/axiomhq/hyperloglog"
 
+	"github.com/weir-agent/weir/internal/diskio"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -109,11 +110,7 @@ func (g *Guard) write(s state) error {
 	if err := os.MkdirAll(filepath.Dir(g.file), 0o700); err != nil {
 		return err
 	}
-	temporary := g.file + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temporary, g.file)
+	return diskio.WriteFile(g.file, text)
 }
 
 func (g *Guard) state() state {

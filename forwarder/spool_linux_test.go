@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // mountSmall returns a folder on a file system of 64 blocks.
@@ -77,8 +79,8 @@ func TestSpoolOnAReadOnlyDisk(t *testing.T) {
 	}
 	remount(unix.MS_RDONLY)
 	s = mustOpenSpool(t, cfg)
-	if _, err := openSpool(cfg, discard()); !errors.Is(err, errLocked) {
-		t.Errorf("a second agent: %v, want %v", err, errLocked)
+	if _, err := openSpool(cfg, discard()); !errors.Is(err, diskio.ErrLocked) {
+		t.Errorf("a second agent: %v, want %v", err, diskio.ErrLocked)
 	}
 	if err := s.put(small(3, start)); !errors.Is(err, errSpoolReadOnly) {
 		t.Errorf("put: %v, want %v", err, errSpoolReadOnly)

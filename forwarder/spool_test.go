@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-agent/weir/internal/diskio"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -156,7 +157,7 @@ func TestSpoolRefusesASecondAgent(t *testing.T) {
 	cfg := testSpoolConfig(t)
 	s := mustOpenSpool(t, cfg)
 	mustPut(t, s, small(1, start))
-	if _, err := openSpool(cfg, discard()); !errors.Is(err, errLocked) || !strings.Contains(err.Error(), cfg.Dir) || !strings.Contains(err.Error(), "state_dir") {
+	if _, err := openSpool(cfg, discard()); !errors.Is(err, diskio.ErrLocked) || !strings.Contains(err.Error(), cfg.Dir) || !strings.Contains(err.Error(), "state_dir") {
 		t.Errorf("the second one: %v", err)
 	}
 	if got := takePoints(s, start); !slices.Equal(got, []uint64{1}) {

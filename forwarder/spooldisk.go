@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // disk is what the spool asks of a file system. It is an interface so that tests
@@ -21,7 +23,7 @@ type disk interface {
 	remove(path string) error
 	syncFolder(folder string) error      // makes its names durable
 	free(folder string) (int64, error)   // bytes that may be written
-	lock(path string) (io.Closer, error) // errLocked if another process has it
+	lock(path string) (io.Closer, error) // diskio.ErrLocked if another process has it
 }
 
 type diskFile interface {
@@ -31,9 +33,6 @@ type diskFile interface {
 	Sync() error
 	Stat() (fs.FileInfo, error)
 }
-
-// errLocked says that another process holds a lock.
-var errLocked = errors.New("another process holds the lock")
 
 // osDisk is the machine's own file systems.
 type osDisk struct{}
@@ -73,7 +72,7 @@ func (osDisk) protect(folder string) error {
 func (osDisk) list(folder string) ([]fs.DirEntry, error) { return os.ReadDir(folder) }
 
 func (osDisk) create(path string) (diskFile, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|openFlags, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|diskio.OpenFlags, 0o600)
 	if err != nil {
 		return nil, err // not a nil *os.File in an interface
 	}
@@ -81,7 +80,7 @@ func (osDisk) create(path string) (diskFile, error) {
 }
 
 func (osDisk) open(path string) (diskFile, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|diskio.OpenFlags, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -8,8 +8,6 @@ import (
 	"runtime"
 )
 
-const openFlags = 0
-
 var errNoSpool = errors.New("there is no spool on " + runtime.GOOS + "; run without one")
 
 func (osDisk) lock(string) (io.Closer, error) { return nil, errNoSpool }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 var errPower = errors.New("the process is dead")
@@ -232,7 +234,7 @@ func (d *memDisk) lock(path string) (io.Closer, error) {
 	lock := &memLock{d}
 	return lock, d.do("lock", path, func() error {
 		if d.holder != nil {
-			return errLocked
+			return diskio.ErrLocked
 		}
 		d.holder = lock
 		d.files[path] = &memFile{disk: d, name: path}

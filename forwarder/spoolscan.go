@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 	"unique"
+
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // openSpool takes the folder for this process and finds what the last one left
@@ -41,7 +43,7 @@ func (s *spool) open() error {
 		return err
 	}
 	held, err := s.disk.lock(filepath.Join(s.cfg.Dir, lockName))
-	if errors.Is(err, errLocked) {
+	if errors.Is(err, diskio.ErrLocked) {
 		return fmt.Errorf("another agent uses it; give each a state_dir of its own: %w", err)
 	}
 	if err != nil {

@@ -90,6 +90,9 @@ func (c *compressor) room() []byte {
 }
 
 // compress compresses the row that was appended to what room returned.
+//
+// Once per row; it allocates nothing once out is large enough
+// (TestCompressDoesNotAllocate).
 func (c *compressor) compress(window []byte, parts []part, shape uint32) {
 	start := len(c.window)
 	c.window = window

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"github.com/klauspost/compress/gzip"
@@ -77,6 +78,73 @@ func FuzzCompress(f *testing.F) {
 	})
 }
 
+// Rows are had back as they were however far apart those are that resemble each other,
+// however long they are, and whenever they are flushed.
+func TestCompress(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	noise := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+		return b
+	}
+	typical, _ := typicalRows(2000, 10)
+	var resembling [][]byte
+	for i := range 2000 {
+		// One after the other is some 32 KiB behind, a little less or more.
+		resembling = append(resembling, typical[0], noise(maxBack-len(typical[0])-5+i%10))
+	}
+	var long [][]byte
+	for i := range 30 {
+		long = append(long, bytes.Repeat(noise(1+i), 40_000), typical[i])
+	}
+	var repeated [][]byte
+	for n := range 600 { // of all lengths, among them one and two more than the longest code
+		repeated = append(repeated, append(bytes.Repeat([]byte{'a'}, n), byte(n)), append(bytes.Repeat([]byte{'a'}, n), byte(n+1)))
+	}
+	for name, rows := range map[string][][]byte{"none": nil, "empty": {{}}, "typical": typical, "far": resembling, "long": long, "repeated": repeated} {
+		if got, want := unpacked(t, compressed(rows, random)), bytes.Join(rows, nil); !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes became %d, or others", name, len(want), len(got))
+		}
+	}
+}
+
+// What was flushed can be read though the rest is missing, as after kill -9.
+func TestFlushedRowsAreReadable(t *testing.T) {
+	rows, parts := typicalRows(100, 10)
+	c := newCompressor()
+	for i := range rows {
+		if c.add(rows[i], parts[i], 1); i == 59 {
+			c.flush()
+			c.out = c.out[:len(c.out):len(c.out)]
+			break
+		}
+	}
+	r, err := gzip.NewReader(bytes.NewReader(c.out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); !bytes.Equal(got, bytes.Join(rows[:60], nil)) {
+		t.Errorf("%d bytes can be read: %v", len(got), err)
+	}
+}
+
+func TestCompressDoesNotAllocate(t *testing.T) {
+	rows, parts := typicalRows(5000, 100)
+	c := newCompressor()
+	run := func() {
+		for i := range rows {
+			c.add(rows[i], parts[i], 1)
+		}
+		c.out = c.out[:0]
+	}
+	run()
+	if n := testing.AllocsPerRun(3, run); n > 0 {
+		t.Errorf("%v allocations in %d rows", n, len(rows))
+	}
+}
+
 // typicalRows returns rows of some users as they are written, and the parts that they are made of.
 func typicalRows(n, users int) (rows [][]byte, parts [][]part) {
 	random := rand.New(rand.NewPCG(1, 2))
@@ -141,6 +209,24 @@ func BenchmarkCompress(b *testing.B) {
 		}
 		if len(c.out) > 64<<10 {
 			c.out = c.out[:0]
+		}
+	}
+}
+
+// Ids made on arrival are of version 7, have the time in them, and no two are alike.
+func TestIDsOfRows(t *testing.T) {
+	ids := rowIDs{serial: 1<<62 - 100}
+	seen := map[string]bool{}
+	for _, second := range []int64{1795258450, 1795258451, 1795258450} {
+		for range 600 {
+			id := string(ids.next(second))
+			if seen[id] || id[14] != '7' || id[19] < '8' || id[19] > 'b' {
+				t.Fatalf("id %s, the %dth", id, len(seen)+1)
+			}
+			seen[id] = true
+			if ms, err := strconv.ParseInt(id[:8]+id[9:13], 16, 64); err != nil || ms != second*1000 {
+				t.Fatalf("id %s is of %d: %v", id, ms, err)
+			}
 		}
 	}
 }

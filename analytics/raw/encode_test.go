@@ -169,3 +169,24 @@ func TestFlags(t *testing.T) {
 		t.Errorf("flags: %v", got)
 	}
 }
+
+// The id of one event is not that of a row that stands for several: two such rows would be
+// taken for one.
+func TestIDsOfWeightedRows(t *testing.T) {
+	s := testSink(t, DefaultConfig())
+	q := s.NewQueue()
+	l := line(q, &metric.Identity{Rate: 1}, 0, everyRow, "user_id:1", "_id:abc")
+	for _, n := range []int64{2, 1, 2} {
+		q.Put(l, n, 1795258450)
+	}
+	end(t, s)
+	var ids []string
+	for _, row := range rowsOf(t, s.cfg.Dir) {
+		_, rest, _ := strings.Cut(row, `"event_id":"`)
+		id, _, _ := strings.Cut(rest, `"`)
+		ids = append(ids, id)
+	}
+	if len(ids) != 3 || ids[1] != "abc" || len(ids[0]) != 36 || len(ids[2]) != 36 || ids[0] == ids[2] {
+		t.Errorf("ids: %v", ids)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/internal/diskio"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -74,10 +75,13 @@ func openFiles(cfg Config, p *plan.Plan, host string, stats *stats, log *slog.Lo
 	}
 	f := &files{
 		cfg: cfg, log: log, stats: stats, prefix: fileName(host) + "-", boot: fmt.Sprintf("%08x", time.Now().Unix()),
-		open: map[int64]*file{}, free: freeBytes, pruned: time.Now(), manifest: manifest{path: filepath.Join(cfg.Dir, manifestName)},
+		open: map[int64]*file{}, free: diskio.Free, pruned: time.Now(), manifest: manifest{path: filepath.Join(cfg.Dir, manifestName)},
 	}
 	var err error
-	if f.lock, err = lock(filepath.Join(cfg.Dir, lockName)); err != nil {
+	if f.lock, err = diskio.Lock(filepath.Join(cfg.Dir, lockName)); err != nil {
+		if errors.Is(err, diskio.ErrLocked) {
+			err = errLocked
+		}
 		return nil, fmt.Errorf("raw events in %s: %w", cfg.Dir, err)
 	}
 	found, err := f.list()

@@ -24,6 +24,31 @@ func broker(t *testing.T) *kfake.Cluster {
 	return c
 }
 
+// A row that names nobody has the id of its event for a key: all of them under one, or
+// none, would be one partition's.
+func TestKafkaKeyOfNobody(t *testing.T) {
+	cluster := broker(t)
+	cfg := DefaultConfig()
+	cfg.Format, cfg.Kafka.Brokers, cfg.Kafka.Key = FormatNone, cluster.ListenAddrs(), KeyIdentity
+	s := testSink(t, cfg)
+	put(s.NewQueue(), "team.created", "plan:pro,_id:abc", 1, 1795258450)
+	end(t, s)
+	reader, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("weir.events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	fetches := reader.PollFetches(ctx)
+	if err := fetches.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if records := fetches.Records(); len(records) != 1 || string(records[0].Key) != "abc" {
+		t.Errorf("records: %v", records)
+	}
+}
+
 // Rows reach Kafka, keyed by who it was, so that one person's events stay in order.
 func TestKafka(t *testing.T) {
 	cluster := broker(t)

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/weir-agent/weir/internal/diskio"
 )
 
 // manifest is a file with a line of JSON for each file that is finished. A loader reads
@@ -109,18 +111,7 @@ func (m *manifest) rewrite(stays func(e *manifestEntry) bool) error {
 	}); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(m.path+tmpSuffix, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(kept.Bytes())
-	if err == nil {
-		err = file.Sync()
-	}
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(m.path+tmpSuffix, m.path)
+	return diskio.WriteFile(m.path, kept.Bytes())
 }
 
 // prune takes out files that somebody took away.

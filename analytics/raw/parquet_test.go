@@ -2,6 +2,7 @@ package raw
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -129,5 +130,41 @@ func TestConversionGoesOn(t *testing.T) {
 	}
 	if got := glob(t, cfg.Dir, convertSuffix); len(got) > 0 {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// The manifest says of a file of Parquet what is in it, once, whether the conversion was
+// broken off before or not.
+func TestManifestOfParquet(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Dir = t.TempDir()
+	s := testSink(t, cfg)
+	q := s.NewQueue()
+	for _, at := range []int64{1795258460, 1795258450, 1795258455} {
+		put(q, "team.created", "user_id:1,plan:pro", 1, at)
+	}
+	end(t, s)
+	source := glob(t, cfg.Dir, ndjsonSuffix)[0]
+	text, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Format = FormatParquet
+	for range 2 { // the second time as if the source had not been removed before a crash
+		if err := errors.Join(os.WriteFile(source+convertSuffix, text, 0o600), os.RemoveAll(source)); err != nil {
+			t.Fatal(err)
+		}
+		s = testSink(t, cfg)
+		end(t, s)
+		if got := books(t, s); got["files"] != 1 {
+			t.Errorf("books: %v", got)
+		}
+	}
+	var all []manifestEntry
+	if err := s.files.manifest.each(func(e *manifestEntry, _ []byte) { all = append(all, *e) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 1 || all[0].Rows != 3 || all[0].Event != "team.created" || all[0].MinTime.Unix() != 1795258450 || all[0].MaxTime.Unix() != 1795258460 {
+		t.Errorf("the manifest: %+v", all)
 	}
 }

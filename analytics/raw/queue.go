@@ -18,6 +18,7 @@ type Line struct {
 	share  float64    // which is kept of lines like this: sample_rate of the event
 	chance bool       // which of them is for chance to say, and not for who it was
 	number uint64     // of its kind: names it in the encoder's cache
+	met    bool       // it had a row; for the encoder only
 	queued int64      // bytes that it takes while it waits, 0 if it is kept anyway; for the reader only
 }
 

@@ -153,10 +153,10 @@ func TestARow(t *testing.T) {
 	s := testSink(t, DefaultConfig())
 	q := s.NewQueue()
 	const received = 1795258450 // 2026-11-21T10:54:10Z
-	put(q, "team.created", "user_id:1,organization_id:7,plan:pro,_id:abc,_consent:a+m,env:prod,env:dev,colour:red,_ts:1795212000250", 3, received)
+	put(q, "team.created", "user_id:1,organization_id:7,plan:pro,_id:abc,_consent:a+m,env:prod,env:dev,colour:red,_ts:1795212000250", 1, received)
 	end(t, s)
 	want := `{"event_id":"abc","event":"team.created","schema_version":"1-0-0","event_time":"2026-11-20T22:00:00.250Z","received_at":"2026-11-21T10:54:10.000Z",` +
-		`"host":"web-1","count":3,"sample_rate":1,"consent":["a","m"],"key_id":"k1","flags":["additional_properties"],`
+		`"host":"web-1","count":1,"sample_rate":1,"consent":["a","m"],"key_id":"k1","flags":["additional_properties"],`
 	rows := rowsOf(t, s.cfg.Dir)
 	if len(rows) != 1 || !strings.HasPrefix(rows[0], want) || !strings.HasSuffix(rows[0], `,"extra":{},"context":{"env":"prod"}}`) || !strings.Contains(rows[0], `"user_id":"p-user.id-31"`) {
 		t.Errorf("got  %s\nwant %s", rows, want)

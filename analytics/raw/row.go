@@ -96,7 +96,7 @@ func (e *encoder) append(dst []byte, r *row) []byte {
 	t, start := r.template, len(dst)
 	b := append(dst, `{"event_id":"`...)
 	idStart := len(b)
-	if t.given != nil {
+	if t.given != nil && r.n == 1 { // what stands for several has no id of one of them
 		b = append(b, t.given[1:len(t.given)-1]...)
 		e.parts = append(e.parts[:0], part{int32(idStart - start), false}, part{int32(len(b) - start), true})
 	} else {
@@ -176,15 +176,18 @@ func (e *encoder) appendTime(dst []byte, unix int64, which int) []byte {
 	return append(dst, t.text...)
 }
 
-// templateOf returns the text of a line's rows, from the cache or made anew.
+// templateOf returns the text of a line's rows, from the cache or made anew. The first row
+// of a line may be its only one, and is not remembered: the cache is larger than the
+// processor's.
 func (e *encoder) templateOf(l *Line, kept bool) *template {
 	t := &e.fresh
-	if kept {
+	if kept && l.met {
 		t = &e.cache[l.number%cacheSize]
 		if t.line == l {
 			return t
 		}
 	}
+	l.met = true
 	given := t.given[:0]
 	*t = template{line: l, head: t.head[:0], middle: t.middle[:0], tail: t.tail[:0], cuts: t.cuts[:0], key: t.key[:0]}
 	r := e.check(l)

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -404,6 +405,23 @@ func TestValidate(t *testing.T) {
 		if err := Validate("r", []Config{{Name: "a", Schedule: schedule}}); err == nil {
 			t.Errorf("schedule %q is taken", schedule)
 		}
+	}
+	many := make([]Config, maxReports+1)
+	for i := range many {
+		many[i] = Config{Name: "r" + strconv.Itoa(i), Schedule: "@daily"}
+	}
+	if err := Validate("r", many[1:]); err != nil {
+		t.Errorf("as many as are allowed: %v", err)
+	}
+	if err := Validate("r", many); err == nil || !strings.Contains(err.Error(), "use 100 at most") {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := Validate("r", []Config{{Name: "a", Schedule: "@daily", Timezone: "Local"}}); err == nil {
+		t.Error("the zone of whoever runs it is taken")
+	}
+	both := Config{Folder: "/reports", Webhook: "http://127.0.0.1"}
+	if got := both.folder("state"); got != "/reports" {
+		t.Errorf("with a webhook as well, files go to %q", got)
 	}
 	if err := Validate("r", []Config{good, good}); err == nil {
 		t.Error("two reports of one name are taken")

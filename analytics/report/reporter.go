@@ -23,6 +23,7 @@ import (
 
 	"github.com/netresearch/go-cron"
 
+	"github.com/weir-agent/weir/internal/diskio"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -231,7 +232,7 @@ func (r *Reporter) save() {
 	if err != nil {
 		panic("BUG: times are no JSON: " + err.Error())
 	}
-	if err := writeFile(filepath.Join(r.folder, stateName), text); err != nil {
+	if err := diskio.WriteFile(filepath.Join(r.folder, stateName), text); err != nil {
 		r.log.Error("which reports are done cannot be written: they are made again at the next start", "error", err)
 	}
 }
@@ -248,7 +249,7 @@ func (r *Reporter) write(j *job, d *Document) error {
 	}
 	for _, format := range j.formats() {
 		name := j.Name + "-" + d.Period.UTC().Format("20060102T150405Z") + "." + format
-		if err := writeFile(filepath.Join(folder, name), d.Render(format)); err != nil {
+		if err := diskio.WriteFile(filepath.Join(folder, name), d.Render(format)); err != nil {
 			return err
 		}
 	}
@@ -332,21 +333,4 @@ func (r *Reporter) Readings(dst []metric.Reading) []metric.Reading {
 		dst = append(dst, metric.Reading{Name: "analytics.reports." + m.name, Value: float64(m.count.Load())})
 	}
 	return dst
-}
-
-// writeFile replaces a file as a whole, for this user's eyes only.
-func writeFile(path string, content []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name()) // gone already if all went well
-	_, err = file.Write(content)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -57,6 +58,7 @@ type watched struct {
 	seen   sync.Mutex // guards the fields below
 	rest   []byte
 	counts map[string]float64 // weir.analytics.…, since it was started
+	whole  map[string]float64 // the same as of the last whole flush
 	gauges map[string]gauge   // of the fleet
 }
 
@@ -122,7 +124,7 @@ func (r *trial) start(host int) *watched {
 		"WEIR_LISTEN_UNIX_DATAGRAM="+w.socket, "WEIR_ANALYTICS_DEFINITIONS="+filepath.Join(r.folder, "definitions"),
 		"WEIR_ANALYTICS_SAVE_INTERVAL=1s", "WEIR_ANALYTICS_KEYS="+hex.EncodeToString(key[:]),
 		"WEIR_ANALYTICS_REDIS_ADDRESSES="+r.server.Address, "WEIR_ANALYTICS_REDIS_ELEMENT="+r.element,
-		"WEIR_ANALYTICS_REDIS_FLUSH_INTERVAL=300ms", "WEIR_ANALYTICS_REDIS_REFRESH_INTERVAL=600ms",
+		"WEIR_ANALYTICS_REDIS_FLUSH_INTERVAL=200ms", "WEIR_ANALYTICS_REDIS_REFRESH_INTERVAL=400ms",
 		"WEIR_ANALYTICS_REDIS_LEASE=2s")
 	return w
 }
@@ -161,6 +163,9 @@ func (w *watched) read(b []byte) (int, error) {
 				name += " " + tags[at:]
 			}
 			w.counts[name] += point.Value * point.Interval
+		case point.Metric == "weir.analytics.redis.leader": // after those that are awaited
+			w.counts[flushes]++
+			w.whole = maps.Clone(w.counts)
 		}
 	}
 }
@@ -168,8 +173,11 @@ func (w *watched) read(b []byte) (int, error) {
 func (w *watched) count(name string) float64 {
 	w.seen.Lock()
 	defer w.seen.Unlock()
-	return w.counts[name]
+	return w.whole[name]
 }
+
+// flushes is how often counts were told.
+const flushes = "flushes"
 
 // rounds returns how often the agent brought itself and Redis up to date.
 func (w *watched) rounds() float64 { return w.count("redis.rounds") - w.count("redis.rounds.failed") }
@@ -296,11 +304,16 @@ func (r *trial) share() {
 	r.Helper()
 	before := make([]float64, len(r.agents))
 	for i, w := range r.agents {
+		before[i] = w.count(flushes)
+	}
+	for i, w := range r.agents {
+		r.await(fmt.Sprintf("host %d says how far it is", i), func() bool { return w.count(flushes) > before[i] })
 		before[i] = w.rounds()
 	}
 	for i, w := range r.agents {
-		// The first round that ends may have begun before.
-		r.await(fmt.Sprintf("host %d has shared what it counted", i), func() bool { return w.rounds() >= before[i]+2 })
+		// The flush may have begun a little before, then one round ended and another was
+		// under way.
+		r.await(fmt.Sprintf("host %d has shared what it counted", i), func() bool { return w.rounds() >= before[i]+3 })
 	}
 }
 
@@ -312,6 +325,7 @@ func (r *trial) save() {
 		before[i] = w.count("saves")
 	}
 	for i, w := range r.agents {
+		// The first save that ends may have begun before all was counted.
 		r.await(fmt.Sprintf("host %d has saved what it counted", i), func() bool { return w.count("saves") >= before[i]+2 })
 	}
 }

@@ -115,6 +115,7 @@ func liveThrough(r *trial, events map[int]int, elements func() int) (all estimat
 	if r.hosts == 1 {
 		r.local().judge(r.T, "1 host's own")
 	}
+	r.awaitReport()
 	r.end(syscall.SIGTERM)
 	all.judge(r.T, fmt.Sprintf("%d hosts", r.hosts))
 	r.bound(events, elements)
@@ -273,6 +274,28 @@ func (r *trial) awaitGauge(name string, want float64) {
 			}
 		}
 		return newest.at >= today && newest.value == want
+	})
+}
+
+// awaitReport waits until the report of whom speaks for all says that all days were
+// counted, those included that Redis lost.
+func (r *trial) awaitReport() {
+	r.Helper()
+	yesterday := r.date(r.today - 1).Format(time.DateOnly)
+	r.await("a report says that all days were counted", func() bool {
+		counted := 0
+		for _, w := range r.agents {
+			report, err := analytics.ReadReport(filepath.Join(w.state, "analytics"))
+			if err != nil {
+				continue
+			}
+			for _, v := range report.Values {
+				if v.Scope == "fleet" && v.Frame == "28d" && v.Last.String() == yesterday && v.Status == analytics.StatusOK && v.Observed == min(28, r.days) {
+					counted++
+				}
+			}
+		}
+		return counted == len(r.sizes)*r.identities
 	})
 }
 

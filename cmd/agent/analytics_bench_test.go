@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -63,6 +65,7 @@ func BenchmarkEvent(b *testing.B) {
 			var costs, ratios []float64
 			for b.Loop() {
 				if measured.fresh {
+					measured.close()
 					measured.open(b)
 				}
 				beside, cost := base.turn(b), measured.turn(b)
@@ -86,6 +89,7 @@ type feed struct {
 
 	in      intake
 	engine  *analytics.Engine // nil without definitions
+	close   func()
 	user    int
 	packets [][]byte
 }
@@ -101,11 +105,12 @@ func (f *feed) open(b *testing.B) {
 	log := slog.New(slog.DiscardHandler)
 	cfg := config.Default()
 	a := newAggregator(cfg, []aggregator.Describe{p.Describe}, cardinality.New(cfg.Cardinality, log), log)
-	if f.enabled {
-		f.engine = openAnalytics(b, f.rows)
+	if f.close = func() {}; f.enabled {
+		f.engine, f.close = openAnalytics(b, f.rows)
 		connectAnalytics(a, f.engine)
 	}
 	f.in = intake{parser: p, worker: a.Worker(0)}
+	runtime.GC() // what was before is not its business
 }
 
 // fill makes the packets of a burst.
@@ -177,8 +182,8 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// openAnalytics returns an engine with the definitions of plan's tests.
-func openAnalytics(t testing.TB, rows bool) *analytics.Engine {
+// openAnalytics returns an engine with the definitions of plan's tests, and what ends it.
+func openAnalytics(t testing.TB, rows bool) (e *analytics.Engine, end func()) {
 	t.Helper()
 	p, err := plan.Load("../../analytics/plan/testdata/sound", plan.DefaultOptions())
 	if err != nil {
@@ -188,7 +193,7 @@ func openAnalytics(t testing.TB, rows bool) *analytics.Engine {
 	if cfg.StateDir = t.TempDir(); !rows {
 		cfg.Raw.Format = raw.FormatNone
 	}
-	e, err := analytics.New(cfg, p, slog.New(slog.DiscardHandler))
+	e, err = analytics.New(cfg, p, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,10 +205,11 @@ func openAnalytics(t testing.TB, rows bool) *analytics.Engine {
 			t.Error(err)
 		}
 	}()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		stop()
 		<-ended
 		_ = e.Close()
 	})
-	return e
+	t.Cleanup(end)
+	return e, end
 }

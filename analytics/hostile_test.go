@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -267,5 +268,105 @@ func TestReportsThatCannotBeWritten(t *testing.T) {
 	}
 	if n := strings.Count(h.log.String(), "the report cannot be written"); n != 1 {
 		t.Errorf("the log says it %d times", n)
+	}
+}
+
+// While nothing can be saved, days stay in memory however old they are; once they are on
+// disk they do not.
+func TestDaysThatAreNotSavedStay(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00")
+	h.users("team.created", 0, 100, "")
+	if err := h.engine.store.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	inMemory := func() (n int) {
+		for _, r := range h.engine.rules {
+			if c := r.days[date(t, "2026-03-10")]; c != nil && c.sketch != nil {
+				n++
+			}
+		}
+		return n
+	}
+	before := inMemory()
+	h.at("2026-03-15 12:00")
+	h.tick()
+	if got := inMemory(); got != before || h.engine.stats.saveErrors.Load() == 0 {
+		t.Errorf("%d of %d sketches are left, and saves failed %d times", got, before, h.engine.stats.saveErrors.Load())
+	}
+	if _, err := h.engine.store.open(func(*record) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	h.tick()
+	if got := inMemory(); got != 0 {
+		t.Errorf("%d sketches are in memory, and on disk", got)
+	}
+	h.stop()
+	h.start()
+	h.want("usage.creators.7d", 100)
+}
+
+// A file of counts that is sound and older than the report is told.
+func TestAnOlderFileIsTold(t *testing.T) {
+	h := newHost(t, "2026-03-10 12:00")
+	h.stop()
+	path := filepath.Join(h.cfg.StateDir, storeName)
+	older, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	h.users("team.created", 0, 10, "")
+	h.stop()
+	if h.start(); strings.Contains(h.log.String(), "holds less") {
+		t.Errorf("a file that is as it was left is told:\n%s", h.log.String())
+	}
+	h.stop()
+	if err := os.WriteFile(path, older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h.start(); !strings.Contains(h.log.String(), "holds less than was saved") || h.engine.stats.damaged.Load() != 1 {
+		t.Errorf("the log says\n%s", h.log.String())
+	}
+}
+
+// Of a record that is not what was written nothing is believed, be it only the number.
+func TestDamagedRecords(t *testing.T) {
+	p := newPacker()
+	text := p.append(nil, &record{rule: "team.created", day: date(t, "2026-03-10"), total: 41})
+	if r, err := readRecord(text); err != nil || r.total != 41 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	for i := range text {
+		broken := bytes.Clone(text)
+		broken[i] ^= 4
+		if r, err := readRecord(broken); err == nil {
+			t.Errorf("with byte %d of %d changed it is %v", i, len(text), r)
+		}
+	}
+}
+
+// A server that went back to what it had a while ago is brought up to date by the host
+// that reads it, without waiting for the next repair.
+func TestARedisThatWentBackIsRepaired(t *testing.T) {
+	server := testkit.StartRedis(t)
+	h := newFleet(t, 1, server, func(c *Config) { c.Redis.RepairInterval = time.Hour })[0]
+	next := func() {
+		h.now = h.now.Add(time.Second)
+		round(h)
+	}
+	h.users("team.created", 0, 50, "")
+	next()
+	key := dayKeys(forAll(t, []*host{h})["usage.creators.1d"], h.now, 1)[0]
+	server.Do("COPY", key, "older")
+	h.users("team.created", 50, 100, "")
+	next()
+	if got := server.Number("PFCOUNT", key); got != 100 {
+		t.Fatalf("%v users before", got)
+	}
+	server.Do("COPY", "older", key, "REPLACE")
+	next() // it sees what is missing
+	next()
+	if got := server.Number("PFCOUNT", key); got != 100 {
+		t.Errorf("%v users after, want 100", got)
 	}
 }

@@ -83,6 +83,7 @@ func TestEventsAreCounted(t *testing.T) {
 
 // Killed at any moment, the agent goes on with what it saved last.
 func TestCountsSurviveKills(t *testing.T) {
+	t.Parallel()
 	binary, state := build(t), t.TempDir()
 	settings := eventSettings(state)
 	users := 0

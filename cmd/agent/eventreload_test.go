@@ -39,6 +39,7 @@ func newDefinitions(t *testing.T) (folder, file string, configure func(more stri
 // A definition that is written, changed or removed is in force without a restart, and
 // what it does not concern goes on counting. One with faults changes nothing.
 func TestDefinitionsAreReloaded(t *testing.T) {
+	t.Parallel()
 	binary, state := build(t), t.TempDir()
 	folder, file, _ := newDefinitions(t)
 	p := startConfigured(t, binary, file, "WEIR_STATE_DIR="+state, "WEIR_FLUSH_INTERVAL=1s")

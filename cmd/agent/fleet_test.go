@@ -45,6 +45,7 @@ func gauges(t *testing.T, p *process, name string) (points []string, last float6
 // all of them. It is killed and another one does, Redis loses everything and has it
 // back, Redis goes away and comes back, and all agents are started again.
 func TestFleet(t *testing.T) {
+	t.Parallel()
 	server := testkit.StartRedis(t)
 	binary, folder := build(t), t.TempDir()
 	const name = "usage.teams.users.7d"

@@ -48,6 +48,7 @@ func sendEverything(t *testing.T, address string) {
 // What reaches Datadog by way of another agent is what reaches it directly: the
 // same counts and gauges at the same times, the same bins, events and checks.
 func TestRelayToAnotherAgent(t *testing.T) {
+	t.Parallel()
 	for _, network := range []string{"udp", "unix_datagram", "unix_stream"} {
 		t.Run(network, func(t *testing.T) {
 			direct, relayed := testkit.NewIntake(t), testkit.NewIntake(t)

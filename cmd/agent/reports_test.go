@@ -71,6 +71,7 @@ func TestReportsAreMade(t *testing.T) {
 
 // Of agents that share counts one makes a report of all.
 func TestOneAgentReportsForAll(t *testing.T) {
+	t.Parallel()
 	server := testkit.StartRedis(t)
 	binary, folder := build(t), t.TempDir()
 	var hosts []*process

@@ -157,6 +157,7 @@ func reloadUnderLoad(t *testing.T, binary string) {
 // What cannot be used changes nothing, whatever is wrong with it, and is told once: in
 // the log with all faults, and by a metric. As soon as it can be used again, it is.
 func TestConfigurationsThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
 	good := "tags: [version:%d]\n"
 	for name, test := range map[string]struct {
 		harm   func(t *testing.T, file string)

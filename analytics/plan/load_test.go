@@ -222,8 +222,8 @@ func FuzzLoad(f *testing.F) {
 // nobody, since it is an error.
 func TestLoadRefusesLinksToFolders(t *testing.T) {
 	dir := t.TempDir()
-	writeFiles(t, dir, map[string]string{"events/a.yml": "event: a\ndescription: It is what it is.\n", "shared/b.yml": "event: [\n"})
-	if err := os.Symlink("../shared", filepath.Join(dir, "events", "shared")); err != nil {
+	writeFiles(t, dir, map[string]string{"events/a.yml": "event: a\ndescription: It is what it is.\n", "common/b.yml": "event: [\n"})
+	if err := os.Symlink("../common", filepath.Join(dir, "events", "shared")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load(dir, DefaultOptions()); err == nil || !strings.Contains(err.Error(), filepath.Join("events", "shared")+" is a link to a folder") {

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/cardinality"
@@ -122,15 +123,16 @@ func BenchmarkAttack(b *testing.B) {
 	}
 }
 
+func init() { readerTime = threadTime }
+
 // threadTime returns the CPU time of the thread, which others on the machine do not
 // change as they do the clock's.
 func threadTime() time.Duration {
-	var usage syscall.Rusage
-	const thread = 1 // RUSAGE_THREAD
-	if err := syscall.Getrusage(thread, &usage); err != nil {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil { // what getrusage says may be a tick old
 		panic(err)
 	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	return time.Duration(now.Nano())
 }
 
 // flushOnce ends the interval of an aggregator that does not run.

@@ -32,7 +32,8 @@ func (e *Engine) Rows(ctx context.Context, q report.Query) (rows []report.Row, h
 		return e.share.rows(ctx, q, now)
 	}
 	g := e.generation.Load()
-	rows, err = g.rows(q, func(m *metricState, frame plan.TimeFrame, at time.Time) (*Value, error) {
+	everyMetric := func(*metricState) bool { return true }
+	rows, err = g.rows(q, everyMetric, func(m *metricState, frame plan.TimeFrame, at time.Time) (*Value, error) {
 		return e.valueAt(g, m, frame, at), nil
 	})
 	return rows, report.Hosts{Seen: 1, Expected: 1}, err
@@ -41,10 +42,10 @@ func (e *Engine) Rows(ctx context.Context, q report.Query) (rows []report.Row, h
 // valuing returns the value of a metric as of a moment.
 type valuing func(m *metricState, frame plan.TimeFrame, at time.Time) (*Value, error)
 
-// rows asks for all values of a report.
-func (g *generation) rows(q report.Query, valueAt valuing) (rows []report.Row, err error) {
+// rows asks for all values of a report, of metrics that are in its scope.
+func (g *generation) rows(q report.Query, inScope func(*metricState) bool, valueAt valuing) (rows []report.Row, err error) {
 	for _, m := range g.metrics {
-		if !q.Matches(m.def.KeyPath) {
+		if !inScope(m) || !q.Matches(m.def.KeyPath) {
 			continue
 		}
 		daily, err := g.daily(m, q.At, valueAt)
@@ -57,7 +58,7 @@ func (g *generation) rows(q report.Query, valueAt valuing) (rows []report.Row, e
 				return nil, err
 			}
 			row := v.Row()
-			row.Description, row.Daily, row.Versions = m.def.Description, daily, g.versions(m)
+			row.Description, row.Daily, row.Versions = m.def.Description, daily, m.versions()
 			if q.Previous && v.First != nil {
 				before, err := valueAt(m, f.frame, g.before(m, v))
 				if err != nil {
@@ -73,7 +74,7 @@ func (g *generation) rows(q report.Query, valueAt valuing) (rows []report.Row, e
 }
 
 // versions returns those of the events that a metric counts.
-func (g *generation) versions(m *metricState) map[string]string {
+func (m *metricState) versions() map[string]string {
 	all := map[string]string{}
 	for i := range m.def.Rules {
 		def := m.def.Rules[i].Event

@@ -43,7 +43,7 @@ func (s *sharer) adopt(g *generation) {
 	before := s.byRule
 	s.plan, s.rules, s.byRule = g, nil, map[*rule]*sharedRule{}
 	for _, m := range g.metrics {
-		if m.def.Emit.Scope != plan.Fleet {
+		if !m.shared() {
 			continue
 		}
 		for _, keys := range m.rules {

@@ -33,9 +33,7 @@ func (s *sharer) rows(ctx context.Context, q report.Query, now time.Time) (rows 
 	answered := make(chan struct{})
 	answer := func(running context.Context) {
 		defer close(answered)
-		matches := q.Matches
-		q.Matches = func(keyPath string) bool { return matches(keyPath) && s.plan.shares(keyPath) }
-		rows, err = s.plan.rows(q, func(m *metricState, frame plan.TimeFrame, at time.Time) (*Value, error) {
+		rows, err = s.plan.rows(q, (*metricState).shared, func(m *metricState, frame plan.TimeFrame, at time.Time) (*Value, error) {
 			return s.valueOf(running, m, frame, at, now)
 		})
 		hosts = report.Hosts{Seen: int(s.stats.hosts.Load()), Expected: int(s.stats.known.Load())}
@@ -49,12 +47,5 @@ func (s *sharer) rows(ctx context.Context, q report.Query, now time.Time) (rows 
 	}
 }
 
-// shares reports whether a metric is one of all hosts.
-func (g *generation) shares(keyPath string) bool {
-	for _, m := range g.metrics {
-		if m.def.KeyPath == keyPath {
-			return m.def.Emit.Scope == plan.Fleet
-		}
-	}
-	return false
-}
+// shared reports whether a metric is one of all hosts.
+func (m *metricState) shared() bool { return m.def.Emit.Scope == plan.Fleet }

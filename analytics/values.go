@@ -135,7 +135,7 @@ func (g *generation) blank(m *metricState, frame plan.TimeFrame, w window, today
 		Timezone: g.zones[m.zone].String(), Last: w.Last, Status: StatusOK, Final: w.Last < today-lateDays,
 		Scope: string(plan.Host), Operator: string(m.def.Operator), Unique: m.def.Unique(),
 		// Where hosts share a metric, one of them emits it for all.
-		Emitted: m.def.Emit.Gauge && !(g.cfg.Redis.Enabled() && m.def.Emit.Scope == plan.Fleet),
+		Emitted: m.def.Emit.Gauge && !(g.cfg.Redis.Enabled() && m.shared()),
 	}
 	if w.First != forever {
 		first := w.First

@@ -72,7 +72,7 @@ func (s *sharer) speak(ctx context.Context, now time.Time) error {
 		b.used = false
 	}
 	for _, m := range s.plan.metrics {
-		if m.def.Emit.Scope != plan.Fleet {
+		if !m.shared() {
 			continue
 		}
 		for _, f := range m.frames {

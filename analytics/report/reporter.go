@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -129,10 +128,13 @@ func (r *Reporter) tick(ctx context.Context, now time.Time) {
 	}
 }
 
+// shared reports whether one host makes a report for all.
+func (r *Reporter) shared(j *job) bool { return r.fleet != nil && j.Scope != ScopeHost }
+
 // begin reports whether it is known which periods are done. A host that is new goes on
 // where the others are.
 func (r *Reporter) begin(ctx context.Context, j *job) bool {
-	if r.fleet == nil || j.Scope == ScopeHost || !j.done.IsZero() {
+	if !r.shared(j) || !j.done.IsZero() {
 		return true
 	}
 	done, _, err := r.fleet.Done(ctx, j.Name)
@@ -143,7 +145,7 @@ func (r *Reporter) begin(ctx context.Context, j *job) bool {
 // ask returns which period of a report some host was done with last, and whether this
 // one is to make those that follow.
 func (r *Reporter) ask(ctx context.Context, j *job) (done time.Time, mine bool) {
-	if r.fleet == nil || j.Scope == ScopeHost {
+	if !r.shared(j) {
 		return done, true
 	}
 	done, mine, err := r.fleet.Done(ctx, j.Name)
@@ -202,7 +204,7 @@ func (r *Reporter) make(ctx context.Context, j *job, period, now time.Time) {
 	}
 	j.done, j.failures, j.retry = period, 0, time.Time{}
 	r.save()
-	if r.fleet == nil || j.Scope == ScopeHost {
+	if !r.shared(j) {
 		return
 	}
 	if err := r.fleet.SetDone(ctx, j.Name, period); err != nil {
@@ -265,10 +267,7 @@ func (r *Reporter) expire(j *job, folder string) {
 	}
 	for _, format := range j.formats() {
 		const period = "????????T??????Z"
-		files, err := filepath.Glob(filepath.Join(globEscape.Replace(folder), j.Name+"-"+period+"."+format))
-		if err != nil {
-			continue
-		}
+		files := diskio.Glob(filepath.Join(folder, j.Name+"-"), period+"."+format)
 		slices.Sort(files) // names begin with the time
 		for _, path := range files[:max(0, len(files)-keep)] {
 			if err := os.Remove(path); err != nil {
@@ -277,8 +276,6 @@ func (r *Reporter) expire(j *job, folder string) {
 		}
 	}
 }
-
-var globEscape = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
 
 // refusedError says that it is of no use to try again.
 type refusedError struct{ status int }

@@ -20,10 +20,19 @@ const halfWritten = ".tmp-*"
 // RemoveHalfWritten removes what WriteFile left of a file when the process was killed.
 // Nobody may be writing it.
 func RemoveHalfWritten(path string) {
-	left, _ := filepath.Glob(globEscape.Replace(path) + halfWritten) // fails for a bad pattern only
-	for _, path := range left {
+	for _, path := range Glob(path, halfWritten) {
 		_ = os.Remove(path) // it is in nobody's way
 	}
+}
+
+// Glob returns the files whose paths begin with start, taken as it is, and go on as
+// pattern says, which must be one of filepath.Match.
+func Glob(start, pattern string) []string {
+	found, err := filepath.Glob(globEscape.Replace(start) + pattern)
+	if err != nil {
+		panic("BUG: " + pattern + ": " + err.Error())
+	}
+	return found
 }
 
 var globEscape = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)

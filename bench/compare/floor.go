@@ -15,10 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// floorName is what the floor is called among the servers.
+const floorName = "floor"
+
 // runFloor is a bare loop that only counts bytes: recvmmsg of 64 until the socket is
-// empty, then a pause like Weir's (what gathers 1,024 datagrams or fills a quarter of
-// the buffer at the rate just seen, 5 ms at most), or poll if that would gather less
-// than two. What a server costs beyond it is its own work. Told to end, it says what it
+// empty, then a pause like Weir's (what gathers 1,024 datagrams or 384 KiB in them, or
+// fills a quarter of the buffer, at the rate just seen; 5 ms at most), or poll if that
+// would gather less than two. What a server costs beyond it is its own work. Told to end, it says what it
 // counted.
 func runFloor(address string) error {
 	conn, err := net.ListenPacket("udp", address)
@@ -55,7 +58,7 @@ func runFloor(address string) error {
 		headers[i].header.Iov = &iovs[i]
 		headers[i].header.SetIovlen(1)
 	}
-	var rate, fill float64
+	var rate, fill, text float64
 	lastEmpty := time.Now()
 	for {
 		var info [meminfoSize]uint32
@@ -81,8 +84,9 @@ func runFloor(address string) error {
 		elapsed := now.Sub(lastEmpty).Seconds()
 		lastEmpty = now
 		rate = max(float64(found)/elapsed, rate*7/8)
+		text = max(float64(size)/elapsed, text*7/8)
 		fill = max(float64(info[meminfoUsed])/elapsed, fill*7/8)
-		pause := min(0.005, 1024/max(rate, 1), receiveBuffer*2/4/max(fill, 1))
+		pause := min(0.005, 1024/max(rate, 1), 384<<10/max(text, 1), receiveBuffer*2/4/max(fill, 1))
 		if rate*pause < 2 {
 			poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 			_, _ = unix.Poll(poll, -1)

@@ -114,7 +114,7 @@ const settle = 200 * time.Millisecond
 // measure sends for a window and returns what a metric cost. The rate is in metrics, or
 // in datagrams if perDatagram.
 func (b *bench) measure(i *instance, t traffic, rate float64, perDatagram bool) (run, error) {
-	s, err := b.prepare(i.port, t, rate, !perDatagram, b.window-settle, 0)
+	s, err := b.prepare(i, t, rate, !perDatagram, b.window-settle, 0)
 	if err != nil {
 		return run{}, err
 	}
@@ -281,7 +281,7 @@ func (b *bench) search(s *server, sc scenario, tags int, c *cell) error {
 func (sc scenario) nameWith(tags int) string { return fmt.Sprintf("%s, %d tags", sc.Name, tags) }
 
 func (b *bench) trialOf(i *instance, t traffic, rate float64, duration time.Duration) (sent, error) {
-	s, err := b.prepare(i.port, t, rate, false, duration, 0)
+	s, err := b.prepare(i, t, rate, false, duration, 0)
 	if err != nil {
 		return sent{}, err
 	}
@@ -334,7 +334,7 @@ func (b *bench) warm(i *instance, t traffic, highest float64) error {
 	if highest > 0 {
 		rate = min(rate, highest/2)
 	}
-	s, err := b.prepare(i.port, t, rate, false, time.Minute, 1)
+	s, err := b.prepare(i, t, rate, false, time.Minute, 1)
 	if err != nil {
 		return err
 	}
@@ -394,7 +394,7 @@ func (b *bench) measureFootprint(s *server, f *footprint, highestMetrics float64
 	if err := b.warm(i, t, rate/20); err != nil { // about 20 metrics a datagram
 		return err
 	}
-	sending, err := b.prepare(i.port, t, rate, true, duration, 0)
+	sending, err := b.prepare(i, t, rate, true, duration, 0)
 	if err != nil {
 		return err
 	}

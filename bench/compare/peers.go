@@ -76,7 +76,7 @@ func find(at places, say func(string)) []*server {
 			count: countOfWeir, countsAtItsEnd: true, flush: flushOfWeir,
 		},
 		{
-			name: "floor", tags: true, names: true, floor: true, command: []string{at.self, "-floor", "127.0.0.1:{{.Port}}"},
+			name: floorName, tags: true, names: true, floor: true, command: []string{at.self, "-floor", "127.0.0.1:{{.Port}}"},
 			remark: "a bare loop that counts bytes, with a pause like Weir's, at Weir's rates", count: countOfFloor, countsAtItsEnd: true,
 		},
 		{
@@ -164,8 +164,10 @@ type instance struct {
 	folder    string
 	port      int
 	adminPort int
-	sent      sent // since it started
-	scraping  chan struct{}
+
+	sendingPort int  // where traffic comes from
+	sent        sent // since it started
+	scraping    chan struct{}
 
 	longestScrape atomic.Int64 // nanoseconds
 }
@@ -193,6 +195,9 @@ func (b *bench) start(s *server, contexts int, keepPoints bool) (i *instance, er
 		}
 	}()
 	if i.port, err = freePort("udp"); err != nil {
+		return nil, err
+	}
+	if i.sendingPort, err = freePort("udp"); err != nil {
 		return nil, err
 	}
 	if i.adminPort, err = freePort("tcp"); err != nil {

@@ -90,7 +90,7 @@ func (p *plan) estimate(b *bench, servers []*server) (sum time.Duration) {
 				}
 			}
 			for range p.sizes {
-				if !s.floor && s.takes(scenarios[0], tags) {
+				if s.takes(scenarios[0], tags) {
 					sum += time.Duration(p.contextRuns) * (3*b.window + around + idleFor + 20*time.Second)
 				}
 			}
@@ -144,7 +144,7 @@ func (p *plan) measure(ctx context.Context, b *bench, r *results) error {
 		for _, n := range p.sizes {
 			for _, tags := range p.tagged {
 				for _, s := range r.servers {
-					if !g.failed[s.name] && !s.floor && s.takes(scenarios[0], tags) && !g.ended() {
+					if !g.failed[s.name] && s.takes(scenarios[0], tags) && !g.ended() {
 						g.footprint(s, n, tags)
 					}
 				}

@@ -47,14 +47,16 @@ type sending struct {
 	out *bufio.Reader
 }
 
-// prepare has traffic built, and returns when it is. The rate is in datagrams or in
+// prepare has traffic built, and returns when it is. All of an instance's comes from the
+// same socket address, so that a server with several readers gets it with the same one,
+// which has met the contexts before. The rate is in datagrams or in
 // metrics a second; with passes all contexts are sent so often, else for a duration.
-func (b *bench) prepare(port int, t traffic, rate float64, inMetrics bool, duration time.Duration, passes int) (*sending, error) {
+func (b *bench) prepare(i *instance, t traffic, rate float64, inMetrics bool, duration time.Duration, passes int) (*sending, error) {
 	unit := "-rate"
 	if inMetrics {
 		unit = "-metrics"
 	}
-	s := &sending{cmd: exec.Command(b.load, "-json", "-wait", "-to", "127.0.0.1:"+strconv.Itoa(port),
+	s := &sending{cmd: exec.Command(b.load, "-json", "-wait", "-to", "127.0.0.1:"+strconv.Itoa(i.port), "-from", "127.0.0.1:"+strconv.Itoa(i.sendingPort),
 		"-packet", strconv.Itoa(t.packet), "-contexts", strconv.Itoa(t.contexts), "-tags", strconv.Itoa(t.tags), "-kinds", t.kinds,
 		unit, strconv.FormatFloat(rate, 'f', 0, 64), "-duration", duration.String(), "-passes", strconv.Itoa(passes))}
 	if passes > 0 { // each context once

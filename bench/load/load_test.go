@@ -156,7 +156,7 @@ func TestReportIsWhatArrives(t *testing.T) {
 						t.Fatal(err)
 					}
 					address, finish := listen(t, network)
-					s, err := dial(network, address, 2)
+					s, err := dial(network, address, "", 2)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -228,7 +228,7 @@ func TestNobodyListens(t *testing.T) {
 	}
 	address := conn.LocalAddr().String()
 	_ = conn.Close()
-	s, err := dial("udp", address, 1)
+	s, err := dial("udp", address, "", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +241,34 @@ func TestNobodyListens(t *testing.T) {
 	report, err := s.send(l, pace{duration: 5 * time.Second}, nil)
 	if err == nil || report.Refused == 0 {
 		t.Errorf("err %v, refused %d: want an error", err, report.Refused)
+	}
+}
+
+// A server with several readers sees all runs from one address at the same reader.
+func TestFrom(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	free, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := free.LocalAddr().String()
+	_ = free.Close()
+	for range 2 {
+		if out, err := command("-to", server.LocalAddr().String(), "-from", from, "-contexts", "1", "-pool", "1", "-passes", "1").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if _, sender, err := server.ReadFrom(make([]byte, 1<<16)); err != nil || sender.String() != from {
+			t.Errorf("a datagram from %v, error %v; want one from %s", sender, err, from)
+		}
+	}
+	for _, wrong := range [][]string{{"-sockets", "2"}, {"-network", "tcp"}, {"-from", "nowhere"}} {
+		if out, err := command(append([]string{"-from", from}, wrong...)...).CombinedOutput(); err == nil || !strings.Contains(string(out), "-from: ") {
+			t.Errorf("%v: error %v, %q; want one of -from", wrong, err, out)
+		}
 	}
 }
 

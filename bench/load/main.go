@@ -14,6 +14,9 @@
 // then on sending is all that costs: sendmmsg of up to 64 datagrams, or one writev of
 // them for TCP, from a single thread. When it comes to the end, it begins anew.
 //
+// A server with several sockets at its port (SO_REUSEPORT) sees a socket of ours always
+// at the same one of them; -from lets another run come to the same one.
+//
 // A rate (-rate in datagrams, -metrics in metrics, a second) is held by looking every
 // -tick what is due: that much goes out at once. With neither it goes flat out. If the
 // sender itself does not get to run, it makes up for 5 ms; what is beyond is left out,
@@ -75,15 +78,16 @@ On UDP the sender does not see what is lost: compare what it says with the serve
 type options struct {
 	traffic
 	pace
-	to, network, kinds string
-	sockets, passes    int
-	rate, metrics      float64
-	wait               bool
+	to, from, network, kinds string
+	sockets, passes          int
+	rate, metrics            float64
+	wait                     bool
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.to, "to", "127.0.0.1:8125", "the server's `address`, or the path of its socket")
+	flag.StringVar(&o.from, "from", "", "the `address` to send from, such as 127.0.0.1:9125, with one UDP socket; empty: any")
 	flag.StringVar(&o.network, "network", "udp", "`udp`, unixgram or tcp")
 	flag.IntVar(&o.sockets, "sockets", 1, "`how many` to send from, in turn")
 	flag.StringVar(&o.kinds, "kinds", "counters", "`counters`, mix, mix-statsd, or shares such as c=8,g=1,ms=1")
@@ -148,7 +152,7 @@ func (o *options) run(args []string) (r report, err error) {
 		o.pace.rate = o.metrics * float64(len(load.datagrams)) / float64(load.metrics())
 	}
 	o.datagrams = o.passes * len(load.datagrams)
-	s, err := dial(o.network, o.to, o.sockets)
+	s, err := dial(o.network, o.to, o.from, o.sockets)
 	if err != nil {
 		return r, err
 	}

@@ -81,14 +81,26 @@ type sender struct {
 	stream bool
 }
 
-func dial(network, address string, sockets int) (*sender, error) {
+// dial opens sockets; from is the address to send from, or empty.
+func dial(network, address, from string, sockets int) (*sender, error) {
 	if sockets < 1 {
 		return nil, fmt.Errorf("-sockets: %d is too few", sockets)
+	}
+	var dialer net.Dialer
+	if from != "" {
+		if network != "udp" || sockets > 1 {
+			return nil, errors.New("-from: it is for one UDP socket")
+		}
+		local, err := net.ResolveUDPAddr(network, from)
+		if err != nil {
+			return nil, fmt.Errorf("-from: %w", err)
+		}
+		dialer.LocalAddr = local
 	}
 	s := &sender{stream: network == "tcp"}
 	for range sockets {
 		var file *os.File
-		conn, err := net.Dial(network, address)
+		conn, err := dialer.Dial(network, address)
 		if err == nil {
 			filer, ok := conn.(interface{ File() (*os.File, error) })
 			if !ok {

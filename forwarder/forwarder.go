@@ -23,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -183,6 +184,7 @@ func (f *Forwarder) start(d destination, waiting int, begin func()) *outlet {
 		defer close(o.ended)
 		defer giveUp()
 		begin()
+		priority.Lower() // it encodes and compresses
 		d.run(ctx, o.queue)
 	})
 	return o

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -75,6 +76,7 @@ func (l *logs) run(ctx context.Context, batches <-chan *metric.Batch) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		priority.Lower()
 		var buffer []byte
 		for b := range batches {
 			buffer = l.write(ctx, b, buffer)

@@ -11,7 +11,7 @@ import (
 //
 // A pause is at most maxPause, which nobody notices in numbers that are
 // aggregated for seconds. At the rate just seen it must not gather more
-// datagrams than enough, nor fill more than a quarter of the receive buffer; and
+// than enough, nor fill more than a quarter of the receive buffer; and
 // a sender that goes flat out all of a sudden must not be able to fill all of
 // it. BenchmarkReceive and docs/decisions.md have the figures.
 //
@@ -28,6 +28,7 @@ type pacer struct {
 	lastEmpty time.Time // when the socket was last seen empty
 	memory    float64   // bytes a second that datagrams took lately
 	datagrams float64   // a second
+	bytes     float64   // in them, a second
 	size      float64   // bytes of kernel memory that one takes
 }
 
@@ -58,9 +59,10 @@ const (
 	// ones it sends fewer, but they take more.
 	flatOut          = 1e9
 	flatOutDatagrams = 4e5
-	// enough is how many datagrams make the cost of waking up small among theirs.
-	// More would push each other out of the cache before they are read.
-	enough = 1024
+	// enough datagrams, or bytes in them, make the cost of waking up small among theirs.
+	// More are not cheaper, only later (docs/decisions.md).
+	enough      = 1024
+	enoughBytes = 384 << 10
 	// worthwhile is how many datagrams a pause has to be expected to gather.
 	worthwhile = 2
 	// bookkeeping is the kernel memory that a datagram takes beside its bytes.
@@ -99,13 +101,14 @@ func (p *pacer) observe(m memory, found drained, now time.Time) {
 	const forget = 7.0 / 8
 	p.memory = max(float64(m.used)/elapsed, p.memory*forget)
 	p.datagrams = max(float64(datagrams)/elapsed, p.datagrams*forget)
+	p.bytes = max(float64(found.bytes)/elapsed, p.bytes*forget)
 }
 
 // pause returns how long to stay away; 0 means to wait for the next datagram.
 func (p *pacer) pause() time.Duration {
 	longest := min(maxPause.Seconds(), p.bound())
 	if p.datagrams > 0 {
-		longest = min(longest, enough/p.datagrams)
+		longest = min(longest, enough/p.datagrams, enoughBytes/max(p.bytes, 1))
 	}
 	if p.datagrams*longest < worthwhile || p.queue > 0 && longest < minPause.Seconds() {
 		return 0

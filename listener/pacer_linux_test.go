@@ -11,15 +11,17 @@ func TestPacer(t *testing.T) {
 		name   string
 		buffer uint32
 		rate   float64 // datagrams a second
+		bytes  int     // in each
 		least  time.Duration
 		most   time.Duration
 	}{
-		{"silence", 8 << 20, 0, 0, 0},
-		{"a trickle is waited for", 8 << 20, 100, 0, 0},
-		{"a gentle rate is gathered", 8 << 20, 20_000, maxPause, maxPause},
-		{"a high rate is enough in less", 8 << 20, 500_000, time.Millisecond, 3 * time.Millisecond},
-		{"a small buffer is emptied more often", 416 << 10, 20_000, minPause, 450 * time.Microsecond},
-		{"and often at a high rate", 416 << 10, 500_000, minPause, 280 * time.Microsecond},
+		{"silence", 8 << 20, 0, 40, 0, 0},
+		{"a trickle is waited for", 8 << 20, 100, 40, 0, 0},
+		{"a gentle rate is gathered", 8 << 20, 20_000, 40, maxPause, maxPause},
+		{"a high rate is enough in less", 8 << 20, 500_000, 40, time.Millisecond, 3 * time.Millisecond},
+		{"and so are packed ones", 8 << 20, 130_000, 1400, time.Millisecond, 2200 * time.Microsecond},
+		{"a small buffer is emptied more often", 416 << 10, 20_000, 40, minPause, 450 * time.Microsecond},
+		{"and often at a high rate", 416 << 10, 500_000, 40, minPause, 280 * time.Microsecond},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -30,7 +32,7 @@ func TestPacer(t *testing.T) {
 				elapsed := max(p.pause(), time.Millisecond)
 				now = now.Add(elapsed)
 				datagrams := test.rate * elapsed.Seconds()
-				p.observe(memory{buffer: test.buffer, used: uint32(datagrams * small)}, drained{datagrams: int(datagrams)}, now)
+				p.observe(memory{buffer: test.buffer, used: uint32(datagrams * small)}, drained{datagrams: int(datagrams), bytes: int(datagrams) * test.bytes}, now)
 			}
 			pause := p.pause()
 			if pause < test.least || pause > test.most {

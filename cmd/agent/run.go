@@ -18,6 +18,7 @@ import (
 	"github.com/weir-agent/weir/cardinality"
 	"github.com/weir-agent/weir/config"
 	"github.com/weir-agent/weir/forwarder"
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/listener"
 	"github.com/weir-agent/weir/metric"
 	"github.com/weir-agent/weir/parser"
@@ -163,6 +164,7 @@ func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error 
 			<-reported // a report asks for counts
 			endEvents()
 		}()
+		priority.Lower()
 		a.aggregator.Run(noMoreSamples, a.readings, batches)
 	})
 	stages.Go(func() {
@@ -170,7 +172,10 @@ func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error 
 		a.runReporter(noMoreSamples)
 	})
 	stages.Go(func() { a.runAnalytics(noMoreEvents) })
-	stages.Go(func() { a.runRaw(noMoreEvents) })
+	stages.Go(func() {
+		priority.Lower()
+		a.runRaw(noMoreEvents)
+	})
 	stages.Go(func() { a.forwarder.Run(batches) })
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
 	stages.Go(func() { a.guard.Run(noMoreSamples) })

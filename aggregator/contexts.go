@@ -2,8 +2,8 @@ package aggregator
 
 import (
 	"slices"
-	"sync"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -13,7 +13,7 @@ import (
 // It is asked only when a worker meets an identity for the first time, so one
 // lock does for all.
 type contexts struct {
-	mu      sync.Mutex
+	mu      holds.Mutex
 	texts   texts
 	bySlot  [families]column[address]
 	byKey   keyIndex

@@ -2,9 +2,9 @@ package aggregator
 
 import (
 	"math/rand/v2"
-	"sync"
 	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -41,7 +41,7 @@ type Worker struct {
 	refs      [window]ref
 	inserted  uint64 // of identities, when the refs were looked up
 
-	mu sync.Mutex // guards the fields below; taken once for a batch of packets
+	mu holds.Mutex // guards the fields below; taken once for a batch of packets
 	view
 	random  *rand.Rand                 // draws samples
 	passing map[string]*metric.Context // of points that are passed on in this interval

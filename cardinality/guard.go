@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -79,7 +80,7 @@ type settings struct {
 
 // shard is a share of the metrics.
 type shard struct {
-	mu      sync.Mutex
+	mu      holds.Mutex
 	byHash  map[uint64]uint32 // of kind and name, to the index in metrics
 	metrics []*tracked
 	free    []uint32

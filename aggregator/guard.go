@@ -11,10 +11,13 @@ import (
 // at once, those that the flusher calls by one. A Guard's metric has a number.
 type Guard interface {
 	// Meet rewrites a candidate by what was decided before and reports whether its
-	// metric is folded.
-	Meet(*metric.Candidate) (folded bool)
-	// Admit is asked before a context is made. It may rewrite the candidate, too.
-	Admit(*metric.Candidate) (changed bool, why metric.Reason)
+	// metric is folded. If that is undecided, the candidate is to be met again.
+	Meet(*metric.Candidate) (folded, undecided bool)
+	// Admit is asked before a context is made. It may rewrite the candidate, too, or say
+	// that it is to be met again.
+	Admit(*metric.Candidate) (changed, undecided bool, why metric.Reason)
+	// Decide decides at once what is undecided.
+	Decide()
 	// Withdraw says that a context that was admitted was not made.
 	Withdraw(number uint32)
 	// SetMembers says how to look at the contexts of a metric.

@@ -79,6 +79,7 @@ func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat, switched fun
 	a.turn.Lock()
 	defer a.turn.Unlock()
 	if a.guard != nil {
+		a.settle()
 		for _, w := range a.workers {
 			w.tell(a.guard) // or it would never know
 		}

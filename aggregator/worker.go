@@ -27,7 +27,7 @@ type Worker struct {
 
 	resolveEvent ResolveEvent // nil: there are no analytics events
 
-	// Scratch, to be reused.
+	// Scratch, to be reused with the lock.
 	id        metric.Identity
 	treatment metric.Treatment // of id
 	scratch   identityScratch
@@ -45,6 +45,7 @@ type Worker struct {
 	view
 	random  *rand.Rand                 // draws samples
 	passing map[string]*metric.Context // of points that are passed on in this interval
+	waiting waiting                    // samples, for the guard
 	active  *columns                   // filled by the reader
 	spare   *columns                   // read and emptied by the flusher, without mu
 	stats   workerStats
@@ -88,12 +89,16 @@ func newWorker(a *Aggregator, number int, describe Describe, p *policy) *Worker 
 // Hot path: once per batch of packets. No allocation for identities that are
 // known; TestAddDoesNotAllocate checks.
 func (w *Worker) Add(lines *metric.Lines) {
-	w.lines = lines
-	w.now = int64(time.Since(w.aggregator.started)) + 1
-	w.salt = 0
+	now := int64(time.Since(w.aggregator.started)) + 1
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
+	if len(w.waiting.pieces) > 0 {
+		w.resume(resumedAtOnce)
+	}
+	w.lines = lines
+	w.now = now
+	w.salt = 0
 	if lines.Sender != "" && w.policy.saltSenders {
 		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
 	}

@@ -1,6 +1,9 @@
 package aggregator
 
-import "github.com/weir-agent/weir/metric"
+import (
+	"github.com/weir-agent/weir/internal/holds"
+	"github.com/weir-agent/weir/metric"
+)
 
 // waiting holds samples of which the guard cannot tell yet where they go, in the order they
 // came. It has copies of their lines, in pieces that are given back one by one.
@@ -178,7 +181,7 @@ func (a *Aggregator) settle() {
 			for more := true; more; {
 				w.mu.Lock()
 				more = w.resume(resumedAtOnce)
-				w.mu.Unlock()
+				holds.EndTurn(&w.mu)
 			}
 		}
 	}

@@ -191,7 +191,7 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 	case opWeighted:
 		w.addByIndex(r.index(), s)
 	case opSighted:
-		to := &w.sighted[r.index()]
+		to := w.sighted.at(r.index())
 		to.samples++
 		w.add(to.ref, s)
 	case opEvent:

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -69,7 +70,7 @@ func (g *Guard) each(do func(*shard, *tracked)) {
 			do(s, m)
 			if since++; sketched || since == lockedAtOnce {
 				since = 0
-				s.mu.Unlock()
+				holds.EndTurn(&s.mu)
 				s.mu.Lock()
 			}
 		}

@@ -230,6 +230,32 @@ func TestLongestHolds(t *testing.T) {
 			s.flush()
 		})
 	}
+	scenario("beside", func(cfg *config.Config) {
+		unlimited(cfg)
+		cfg.Aggregator.Expiry.Context, cfg.Aggregator.Expiry.ZeroFill = 20*time.Second, 0
+	}, func(s *steps) {
+		s.send(1_000_000, million)
+		s.flush()
+		s.flush()
+		s.tell("a million")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.flush()
+		}()
+		fresh := 0
+		for running := true; running; {
+			select {
+			case <-done:
+				running = false
+			default:
+				s.send(120, func(to []byte, i int) []byte { return fmt.Appendf(to, "x.%d:1|c|#new:%d", fresh%1000, fresh+i) })
+				fresh += 120
+				time.Sleep(200 * time.Microsecond)
+			}
+		}
+		s.tell("while all expire")
+	})
 	scenario("values", nil, func(s *steps) {
 		s.send(300_000, func(to []byte, i int) []byte { return fmt.Appendf(to, "a:%d|c|T1700000000", i) })
 		s.tell("points with times")

@@ -5,6 +5,7 @@ package holds
 import (
 	"maps"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +63,7 @@ func ThreadTime() time.Duration {
 
 var (
 	mu      sync.Mutex // guards longest
-	longest = map[uintptr]time.Duration{}
+	longest = map[[2]uintptr]time.Duration{} // by the callers of Unlock
 )
 
 func note(held time.Duration) {
@@ -70,11 +71,11 @@ func note(held time.Duration) {
 	if held < some {
 		return
 	}
-	var caller [1]uintptr
-	runtime.Callers(3, caller[:])
+	var callers [2]uintptr
+	runtime.Callers(3, callers[:])
 	mu.Lock()
 	defer mu.Unlock()
-	longest[caller[0]] = max(longest[caller[0]], held)
+	longest[callers] = max(longest[callers], held)
 }
 
 // Longest returns the longest hold of each function that unlocked a Mutex since it was
@@ -85,8 +86,12 @@ func Longest() map[string]time.Duration {
 	clear(longest)
 	mu.Unlock()
 	byName := map[string]time.Duration{}
-	for caller, held := range all {
-		frame, _ := runtime.CallersFrames([]uintptr{caller}).Next()
+	for callers, held := range all {
+		frames := runtime.CallersFrames(callers[:])
+		frame, _ := frames.Next()
+		if strings.HasSuffix(frame.Function, ".EndTurn") {
+			frame, _ = frames.Next()
+		}
 		byName[frame.Function] = max(byName[frame.Function], held)
 	}
 	return byName

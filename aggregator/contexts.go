@@ -2,6 +2,8 @@ package aggregator
 
 import (
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
@@ -14,6 +16,7 @@ import (
 // lock does for all.
 type contexts struct {
 	mu      holds.Mutex
+	wanted  atomic.Bool // by a reader, while another had it
 	texts   texts
 	bySlot  [families]column[address]
 	byKey   keyIndex
@@ -92,10 +95,30 @@ func familyOf(kind metric.Kind) family {
 	panic("BUG: a sample of no kind")
 }
 
+// lock locks c for a reader.
+func (c *contexts) lock() {
+	if !c.mu.TryLock() {
+		c.wanted.Store(true)
+		c.mu.Lock()
+	}
+}
+
+// pause is for how long the flusher leaves the contexts to readers that wanted them: a
+// reader that makes one has others to make, and would wait for each.
+const pause = 200 * time.Microsecond
+
+// endTurn unlocks c for those who wait.
+func (c *contexts) endTurn() {
+	holds.EndTurn(&c.mu)
+	if c.wanted.Swap(false) {
+		time.Sleep(pause)
+	}
+}
+
 // find returns the slot of the context with the given key. From then on the context
 // has the given profile.
 func (c *contexts) find(f family, key []byte, p *metric.Profile) (slot uint32, ok bool) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	return c.findLocked(f, key, p)
 }
@@ -124,7 +147,7 @@ func (c *contexts) lookup(f family, key []byte, hash uint64) (slot uint32, ok bo
 // worker's supply if it is new: then made is true, and it belongs to the guard's metric
 // of the given number. ok is false if there are too many contexts already.
 func (c *contexts) make(f family, key []byte, worker int, p *metric.Profile, number uint32) (slot uint32, made, ok bool) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	hash := c.hasher.bytes(key)
 	if slot, ok := c.findHashed(f, key, hash, p); ok {
@@ -211,7 +234,7 @@ func (c *contexts) doom(ids []slotID) {
 		for _, id := range some {
 			c.dying.set(id)
 		}
-		holds.EndTurn(&c.mu)
+		c.endTurn()
 	}
 }
 
@@ -252,7 +275,7 @@ func (c *contexts) bury(ids []slotID, gone func(slotID, guarded)) {
 			*was = freeAfter(s.free)
 			s.free = id.slot + 1
 		}
-		holds.EndTurn(&c.mu)
+		c.endTurn()
 		for _, g := range graves {
 			gone(g.id, g.was)
 		}
@@ -279,7 +302,7 @@ func (c *contexts) tidy() {
 				return nil // forgotten
 			})
 		}
-		holds.EndTurn(&c.mu)
+		c.endTurn()
 	}
 }
 

@@ -279,7 +279,7 @@ func (c *contexts) eachOf(f family, wanted func(number uint32) bool, yield func(
 				}
 			}
 		}
-		holds.EndTurn(&c.mu)
+		c.endTurn()
 		for _, m := range some {
 			yield(m)
 		}
@@ -292,7 +292,7 @@ func (c *contexts) setStale(ids []slotID) {
 		for _, id := range some {
 			c.guarded[id.family].at(id.slot).setStale()
 		}
-		holds.EndTurn(&c.mu)
+		c.endTurn()
 	}
 }
 

@@ -191,9 +191,7 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 	case opWeighted:
 		w.addByIndex(r.index(), s)
 	case opSighted:
-		to := w.sighted.at(r.index())
-		to.samples++
-		w.add(to.ref, s)
+		w.addSighted(r.index(), s)
 	case opEvent:
 		w.addEvent(r.index(), s)
 	}

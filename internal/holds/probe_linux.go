@@ -62,7 +62,7 @@ func ThreadTime() time.Duration {
 }
 
 var (
-	mu      sync.Mutex // guards longest
+	mu      sync.Mutex                       // guards longest
 	longest = map[[2]uintptr]time.Duration{} // by the callers of Unlock
 )
 

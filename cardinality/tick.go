@@ -341,7 +341,7 @@ func (g *Guard) relieve() {
 		wants  int
 		has    int
 	}
-	var all []large
+	all := make([]large, 0, g.tracked.Load()) // or it would be copied with a lock held
 	others := g.live.Load() // of metrics that are not told apart
 	g.each(func(_ *shard, m *tracked) {
 		has := int(m.live) - int(m.stale)

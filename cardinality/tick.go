@@ -342,7 +342,7 @@ func (g *Guard) relieve() {
 		has    int
 	}
 	all := make([]large, 0, g.tracked.Load()) // or it would be copied with a lock held
-	others := g.live.Load() // of metrics that are not told apart
+	others := g.live.Load()                   // of metrics that are not told apart
 	g.each(func(_ *shard, m *tracked) {
 		has := int(m.live) - int(m.stale)
 		others -= int64(m.live)

@@ -58,9 +58,9 @@ type columns struct {
 	keptGauges    column[keptGauge]
 
 	// What is not aggregated, in the order it came.
-	passed []metric.Series // with their own times
-	events []metric.Event
-	checks []metric.ServiceCheck
+	passed pieces[metric.Series] // with their own times
+	events pieces[metric.Event]
+	checks pieces[metric.ServiceCheck]
 
 	passedBytes, messageBytes int // about what they take
 }

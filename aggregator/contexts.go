@@ -2,8 +2,10 @@ package aggregator
 
 import (
 	"slices"
-	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -13,7 +15,8 @@ import (
 // It is asked only when a worker meets an identity for the first time, so one
 // lock does for all.
 type contexts struct {
-	mu      sync.Mutex
+	mu      holds.Mutex
+	wanted  atomic.Bool // by a reader, while another had it
 	texts   texts
 	bySlot  [families]column[address]
 	byKey   keyIndex
@@ -37,29 +40,25 @@ type slotID struct {
 }
 
 // marks is a set of slots.
-type marks [families][]bool
+type marks [families]column[bool]
 
-func (m *marks) set(id slotID) {
-	if grow := int(id.slot) + 1 - len(m[id.family]); grow > 0 {
-		m[id.family] = append(m[id.family], make([]bool, grow)...)
-	}
-	m[id.family][id.slot] = true
-}
+func (m *marks) set(id slotID) { *m[id.family].at(id.slot) = true }
 
 func (m *marks) has(id slotID) bool {
-	return int(id.slot) < len(m[id.family]) && m[id.family][id.slot]
+	at := m[id.family].peek(id.slot)
+	return at != nil && *at
 }
 
 func (m *marks) clear(id slotID) {
 	if m.has(id) {
-		m[id.family][id.slot] = false
+		*m[id.family].at(id.slot) = false
 	}
 }
 
 // supply is the slots that one worker may give to new contexts.
 type supply struct {
-	free      []uint32 // of forgotten contexts
-	next, end uint32   // the rest of a chunk
+	free      uint32 // 1 more than the last one of a forgotten context, 0: none; each leads to the one before
+	next, end uint32 // the rest of a chunk
 }
 
 // The limit on contexts is one on their names and tags, too, which take some 100
@@ -96,10 +95,30 @@ func familyOf(kind metric.Kind) family {
 	panic("BUG: a sample of no kind")
 }
 
+// lock locks c for a reader.
+func (c *contexts) lock() {
+	if !c.mu.TryLock() {
+		c.wanted.Store(true)
+		c.mu.Lock()
+	}
+}
+
+// pause is for how long the flusher leaves the contexts to readers that wanted them: a
+// reader that makes one has others to make, and would wait for each.
+const pause = 200 * time.Microsecond
+
+// endTurn unlocks c for those who wait.
+func (c *contexts) endTurn() {
+	holds.EndTurn(&c.mu)
+	if c.wanted.Swap(false) {
+		time.Sleep(pause)
+	}
+}
+
 // find returns the slot of the context with the given key. From then on the context
 // has the given profile.
 func (c *contexts) find(f family, key []byte, p *metric.Profile) (slot uint32, ok bool) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	return c.findLocked(f, key, p)
 }
@@ -128,7 +147,7 @@ func (c *contexts) lookup(f family, key []byte, hash uint64) (slot uint32, ok bo
 // worker's supply if it is new: then made is true, and it belongs to the guard's metric
 // of the given number. ok is false if there are too many contexts already.
 func (c *contexts) make(f family, key []byte, worker int, p *metric.Profile, number uint32) (slot uint32, made, ok bool) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	hash := c.hasher.bytes(key)
 	if slot, ok := c.findHashed(f, key, hash, p); ok {
@@ -153,18 +172,14 @@ func (c *contexts) make(f family, key []byte, worker int, p *metric.Profile, num
 
 func (c *contexts) take(f family, worker int) uint32 {
 	s := &c.supply[f][worker]
-	if n := len(s.free); n > 0 {
-		slot := s.free[n-1]
-		s.free = s.free[:n-1]
-		return slot
+	if s.free > 0 {
+		return c.takeFree(f, s)
 	}
 	if s.next == s.end {
 		// Another worker's slots are better than ever more of them.
 		for i := range c.supply[f] {
-			if other := &c.supply[f][i]; len(other.free) > 0 {
-				slot := other.free[len(other.free)-1]
-				other.free = other.free[:len(other.free)-1]
-				return slot
+			if other := &c.supply[f][i]; other.free > 0 {
+				return c.takeFree(f, other)
 			}
 		}
 		s.next, s.end = c.next[f], c.next[f]+chunkLen
@@ -173,6 +188,12 @@ func (c *contexts) take(f family, worker int) uint32 {
 	}
 	slot := s.next
 	s.next++
+	return slot
+}
+
+func (c *contexts) takeFree(f family, s *supply) uint32 {
+	slot := s.free - 1
+	s.free = c.guarded[f].at(slot).nextFree()
 	return slot
 }
 
@@ -203,7 +224,7 @@ func (c *contexts) snapshot(f family) snapshot {
 
 // lockedAtOnce is how many contexts are dealt with before readers that wait for
 // the lock get a turn.
-const lockedAtOnce = 1024
+const lockedAtOnce = 256
 
 // doom marks contexts that nobody sampled for long. Those still marked when
 // bury is called are forgotten; find, make and revive take the mark away.
@@ -213,7 +234,7 @@ func (c *contexts) doom(ids []slotID) {
 		for _, id := range some {
 			c.dying.set(id)
 		}
-		c.mu.Unlock()
+		c.endTurn()
 	}
 }
 
@@ -230,7 +251,7 @@ func (c *contexts) bury(ids []slotID, gone func(slotID, guarded)) {
 		id  slotID
 		was guarded
 	}
-	var graves []grave
+	graves := make([]grave, 0, lockedAtOnce)
 	for some := range slices.Chunk(ids, lockedAtOnce) {
 		graves = graves[:0]
 		c.mu.Lock()
@@ -248,13 +269,13 @@ func (c *contexts) bury(ids []slotID, gone func(slotID, guarded)) {
 			*at = 0
 			// Back to the worker whose chunk it is, so that chunks stay with one reader.
 			s := &c.supply[id.family][c.owners[id.family][id.slot/chunkLen]]
-			s.free = append(s.free, id.slot)
 			c.expired++
 			was := c.guarded[id.family].at(id.slot)
 			graves = append(graves, grave{id, *was})
-			*was = guarded{}
+			*was = freeAfter(s.free)
+			s.free = id.slot + 1
 		}
-		c.mu.Unlock()
+		c.endTurn()
 		for _, g := range graves {
 			gone(g.id, g.was)
 		}
@@ -281,7 +302,7 @@ func (c *contexts) tidy() {
 				return nil // forgotten
 			})
 		}
-		c.mu.Unlock()
+		c.endTurn()
 	}
 }
 

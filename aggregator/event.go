@@ -47,15 +47,18 @@ type eventRef struct {
 	event Event
 }
 
-// eventOf asks whether w.id, just described, is an event and lets it take the sample;
-// nil says that it is none.
+// eventOf asks whether w.id, just described, is an event and lets it take the sample,
+// unless it has; nil says that it is none.
 func (w *Worker) eventOf(s *metric.Sample) (e Event, counts bool) {
-	if w.resolveEvent == nil {
+	if again := w.waiting.resuming; w.resolveEvent == nil || again != nil && !again.event {
 		return nil, true
 	}
 	e, is := w.resolveEvent(&w.id, w.unixNow())
 	if !is {
 		return nil, true
+	}
+	if w.waiting.resuming != nil {
+		return e, true
 	}
 	w.stats.eventSamples++
 	if !e.Add(s.Value, w.packed(s), w.unixNow()) {

@@ -1,6 +1,10 @@
 package aggregator
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/weir-agent/weir/internal/holds"
+)
 
 // expire forgets contexts that have been silent for too long, and identities
 // that nobody uses any more; both give their memory to new ones.
@@ -52,7 +56,7 @@ func (w *Worker) revive(doomed []slotID) {
 				w.aggregator.contexts.revive(id)
 			}
 		}
-		w.mu.Unlock()
+		holds.EndTurn(&w.mu)
 	}
 }
 
@@ -100,7 +104,7 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 			w.free(r)
 			return true
 		})
-		w.mu.Unlock()
+		holds.EndTurn(&w.mu)
 	}
 }
 
@@ -110,10 +114,10 @@ func (w *Worker) destination(r ref) ref {
 		r = w.eventRefs.at(r.index()).to
 	}
 	if r.op() == opSighted && r != 0 {
-		r = w.sighted[r.index()].ref
+		r = w.sighted.at(r.index()).ref
 	}
 	if r.op() == opWeighted {
-		r = w.weighted[r.index()].ref
+		r = w.weighted.at(r.index()).ref
 	}
 	return r
 }
@@ -127,10 +131,10 @@ func (w *Worker) free(r ref) {
 	}
 	if r.op() == opSighted && r != 0 {
 		i := r.index()
-		r = w.sighted[i].ref
+		r = w.sighted.at(i).ref
 		w.forgetSighted(i)
 	}
-	if r.op() == opWeighted && int(r.index()) >= fixedWeighted {
-		w.freeWeight = append(w.freeWeight, r.index())
+	if r.op() == opWeighted && r.index() >= fixedWeighted {
+		w.forgetWeight(r.index())
 	}
 }

@@ -102,6 +102,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	began := time.Now()
 	f.intervals++
 	f.seconds = f.length.Seconds()
+	f.a.settle()
 	lost := make([]loss, len(f.a.workers))
 	for i, w := range f.a.workers {
 		lost[i] = w.swap()

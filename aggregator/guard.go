@@ -1,9 +1,11 @@
 package aggregator
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -11,10 +13,13 @@ import (
 // at once, those that the flusher calls by one. A Guard's metric has a number.
 type Guard interface {
 	// Meet rewrites a candidate by what was decided before and reports whether its
-	// metric is folded.
-	Meet(*metric.Candidate) (folded bool)
-	// Admit is asked before a context is made. It may rewrite the candidate, too.
-	Admit(*metric.Candidate) (changed bool, why metric.Reason)
+	// metric is folded. If that is undecided, the candidate is to be met again.
+	Meet(*metric.Candidate) (folded, undecided bool)
+	// Admit is asked before a context is made. It may rewrite the candidate, too, or say
+	// that it is to be met again.
+	Admit(*metric.Candidate) (changed, undecided bool, why metric.Reason)
+	// Decide decides at once what is undecided.
+	Decide()
 	// Withdraw says that a context that was admitted was not made.
 	Withdraw(number uint32)
 	// SetMembers says how to look at the contexts of a metric.
@@ -44,7 +49,7 @@ type Guard interface {
 // guarded is what is kept of a context for the guard.
 type guarded struct {
 	metric uint32 // twice the number of its metric, and 1 if the folds make it another context: to be forgotten
-	active uint32 // intervals in which it had samples; atomic: the flusher counts
+	active uint32 // intervals in which it had samples; atomic: the flusher counts. Of a free slot: see supply
 }
 
 func newGuarded(number uint32) guarded { return guarded{metric: number << 1} }
@@ -53,13 +58,17 @@ func (g *guarded) number() uint32 { return g.metric >> 1 }
 func (g *guarded) stale() bool    { return g.metric&1 != 0 }
 func (g *guarded) setStale()      { g.metric |= 1 }
 
+// freeAfter is what is kept of a slot without a context: the one that was free before it.
+func freeAfter(before uint32) guarded { return guarded{active: before} }
+func (g *guarded) nextFree() uint32   { return g.active }
+
 func (g *guarded) wasActive() { atomic.StoreUint32(&g.active, g.active+1) }
 
 // sightedRef is where samples of a folded metric go, and what the guard is to know of
 // them.
 type sightedRef struct {
 	ref      ref
-	samples  uint32 // since the guard was told
+	samples  uint32 // since the guard was told; of a free one, whose ref is 0, the one that was free before it
 	sighting metric.Sighting
 }
 
@@ -115,43 +124,52 @@ func (w *Worker) recurs(hash uint64) bool {
 
 // sight returns a ref that counts samples for the guard on their way to r.
 func (w *Worker) sight(r ref) ref {
-	if len(w.sighted) == 0 {
-		w.sighted = make([]sightedRef, 1)
-	}
 	to := sightedRef{ref: r, sighting: w.scratch.made.Sighting}
 	to.sighting.Values = append([]uint64(nil), to.sighting.Values...)
-	if n := len(w.freeSight); n > 0 {
-		i := w.freeSight[n-1]
-		w.freeSight = w.freeSight[:n-1]
-		w.sighted[i] = to
-		return makeRef(opSighted, i)
+	i := w.freeSight
+	if i > 0 {
+		w.freeSight = w.sighted.at(i).samples
+	} else {
+		w.lastSight++
+		i = w.lastSight
 	}
-	w.sighted = append(w.sighted, to)
-	return makeRef(opSighted, uint32(len(w.sighted)-1))
+	*w.sighted.at(i) = to
+	w.sights++
+	return makeRef(opSighted, i)
+}
+
+// addSighted adds a sample of what is remembered of a folded metric. It is kept out of
+// add, which is smaller for it (BenchmarkAdd).
+//
+//go:noinline
+func (w *Worker) addSighted(index uint32, s *metric.Sample) {
+	to := w.sighted.at(index)
+	to.samples++
+	w.add(to.ref, s)
 }
 
 func (w *Worker) forgetSighted(i uint32) {
-	w.sighted[i] = sightedRef{}
-	w.freeSight = append(w.freeSight, i)
-	if len(w.freeSight) == len(w.sighted)-1 { // all are free
-		w.sighted, w.freeSight = nil, nil
+	*w.sighted.at(i) = sightedRef{samples: w.freeSight}
+	w.freeSight = i
+	if w.sights--; w.sights == 0 {
+		w.sighted, w.freeSight, w.lastSight = column[sightedRef]{}, 0, 0
 	}
 }
 
 // tell says to the guard how many samples came for what is remembered of folded
 // metrics. The reader gets its turn between some of them.
 func (w *Worker) tell(guard Guard) {
-	for from, more := 0, true; more; from += lockedAtOnce {
+	for from, more := uint32(1), true; more; from += lockedAtOnce {
 		w.mu.Lock()
-		end := min(from+lockedAtOnce, len(w.sighted))
+		end := min(from+lockedAtOnce, w.lastSight+1)
 		for i := from; i < end; i++ {
-			if to := &w.sighted[i]; to.samples > 0 {
+			if to := w.sighted.at(i); to.ref != 0 && to.samples > 0 {
 				guard.Observe(&to.sighting, to.samples)
 				to.samples = 0
 			}
 		}
-		more = end < len(w.sighted)
-		w.mu.Unlock()
+		more = end <= w.lastSight
+		holds.EndTurn(&w.mu)
 	}
 }
 
@@ -237,52 +255,60 @@ type member struct {
 	id      slotID
 	context *metric.Context
 	number  uint32
+	age     uint32 // intervals in which it had samples
 	stale   bool
 }
 
-// slotsOf returns the contexts of some metrics. Readers get their turn between chunks.
+// slotsOf returns the contexts of some metrics.
 func (c *contexts) slotsOf(f family, numbers map[uint32]int) (all []member) {
+	wanted := func(number uint32) bool {
+		_, is := numbers[number]
+		return is
+	}
+	c.eachOf(f, wanted, func(m member) { all = append(all, m) })
+	return all
+}
+
+// eachOf yields the contexts of some metrics of a family, without the lock. Readers get
+// their turn between chunks.
+func (c *contexts) eachOf(f family, wanted func(number uint32) bool, yield func(member)) {
+	some := make([]member, 0, chunkLen)
 	for i := 0; ; i++ {
 		c.mu.Lock()
 		if i >= len(c.guarded[f].chunks) {
 			c.mu.Unlock()
-			return all
+			return
 		}
-		for j := range c.guarded[f].chunks[i] {
-			g, at := &c.guarded[f].chunks[i][j], c.bySlot[f].chunks[i][j]
-			if _, wanted := numbers[g.number()]; wanted && at != 0 {
-				all = append(all, member{slotID{f, uint32(i*chunkLen + j)}, c.texts.at(at), g.number(), g.stale()})
+		some = some[:0]
+		if chunk := c.guarded[f].chunks[i]; chunk != nil {
+			for j := range chunk {
+				g, at := &chunk[j], c.bySlot[f].chunks[i][j]
+				if at != 0 && wanted(g.number()) {
+					age := atomic.LoadUint32(&g.active)
+					some = append(some, member{slotID{f, uint32(i*chunkLen + j)}, c.texts.at(at), g.number(), age, g.stale()})
+				}
 			}
 		}
-		c.mu.Unlock()
+		c.endTurn()
+		for _, m := range some {
+			yield(m)
+		}
 	}
 }
 
 func (c *contexts) setStale(ids []slotID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, id := range ids {
-		c.guarded[id.family].at(id.slot).setStale()
+	for some := range slices.Chunk(ids, lockedAtOnce) {
+		c.mu.Lock()
+		for _, id := range some {
+			c.guarded[id.family].at(id.slot).setStale()
+		}
+		c.endTurn()
 	}
 }
 
 // members yields the contexts of one metric.
 func (c *contexts) members(kind metric.Kind, number uint32, yield func(metric.Member)) {
-	var all []metric.Member
-	f := familyOf(kind)
-	c.mu.Lock()
-	for i, chunk := range c.guarded[f].chunks {
-		if chunk == nil {
-			continue
-		}
-		for j := range chunk {
-			if g, at := &chunk[j], c.bySlot[f].chunks[i][j]; g.number() == number && at != 0 {
-				all = append(all, metric.Member{Context: c.texts.at(at), Age: atomic.LoadUint32(&g.active), Stale: g.stale()})
-			}
-		}
-	}
-	c.mu.Unlock()
-	for _, m := range all {
-		yield(m)
-	}
+	c.eachOf(familyOf(kind), func(other uint32) bool { return other == number }, func(m member) {
+		yield(metric.Member{Context: m.context, Age: m.age, Stale: m.stale})
+	})
 }

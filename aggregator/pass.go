@@ -23,7 +23,7 @@ const (
 func (w *Worker) pass(s *metric.Sample) {
 	packed := w.packed(s)
 	c := w.active
-	if len(c.passed)+1+len(packed) > maxPassed || c.passedBytes > maxPassedBytes {
+	if c.passed.count+1+len(packed) > maxPassed || c.passedBytes > maxPassedBytes {
 		w.stats.refused[metric.TimestampLimit]++
 		return
 	}
@@ -35,7 +35,7 @@ func (w *Worker) pass(s *metric.Sample) {
 	context := w.passingContext()
 	c.passedBytes += (1 + len(packed)) * int(unsafe.Sizeof(metric.Series{}))
 	point := func(v float64) {
-		c.passed = append(c.passed, metric.Series{Context: context, Value: v, Type: kind, Time: w.id.Time})
+		c.passed.add(metric.Series{Context: context, Value: v, Type: kind, Time: w.id.Time})
 	}
 	point(s.Value)
 	for _, v := range packed {
@@ -63,7 +63,7 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 	now := time.Now().Unix()
 	for _, e := range lines.Events {
 		size := len(e.Title) + len(e.Text) + bytesOf(e.Tags) + int(unsafe.Sizeof(e))
-		if len(w.active.events) >= maxEvents || w.active.messageBytes+size > maxMessageBytes {
+		if w.active.events.count >= maxEvents || w.active.messageBytes+size > maxMessageBytes {
 			w.stats.refusedEvents++
 			continue
 		}
@@ -73,11 +73,11 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 			e.Time = now
 		}
 		w.active.messageBytes += size
-		w.active.events = append(w.active.events, e)
+		w.active.events.add(e)
 	}
 	for _, c := range lines.Checks {
 		size := len(c.Message) + bytesOf(c.Tags) + int(unsafe.Sizeof(c))
-		if len(w.active.checks) >= maxChecks || w.active.messageBytes+size > maxMessageBytes {
+		if w.active.checks.count >= maxChecks || w.active.messageBytes+size > maxMessageBytes {
 			w.stats.refusedChecks++
 			continue
 		}
@@ -87,7 +87,7 @@ func (w *Worker) addMessages(lines *metric.Lines) {
 			c.Time = now
 		}
 		w.active.messageBytes += size
-		w.active.checks = append(w.active.checks, c)
+		w.active.checks.add(c)
 	}
 }
 
@@ -103,14 +103,16 @@ func bytesOf(tags []string) (n int) {
 func (m *merge) takePassed() {
 	for _, w := range m.a.workers {
 		c := w.spare
-		for i := range c.passed {
-			if s := &c.passed[i]; s.Type == metric.Rate {
+		from := len(m.batch.Series)
+		m.batch.Series = c.passed.appendTo(m.batch.Series)
+		for i := range m.batch.Series[from:] {
+			if s := &m.batch.Series[from+i]; s.Type == metric.Rate {
 				s.Value /= m.seconds
 			}
 		}
-		m.batch.Series = append(m.batch.Series, c.passed...)
-		m.batch.Events = append(m.batch.Events, c.events...)
-		m.batch.Checks = append(m.batch.Checks, c.checks...)
-		c.passed, c.events, c.checks, c.passedBytes, c.messageBytes = nil, nil, nil, 0, 0
+		m.batch.Events = c.events.appendTo(m.batch.Events)
+		m.batch.Checks = c.checks.appendTo(m.batch.Checks)
+		c.passed, c.events, c.checks = pieces[metric.Series]{}, pieces[metric.Event]{}, pieces[metric.ServiceCheck]{}
+		c.passedBytes, c.messageBytes = 0, 0
 	}
 }

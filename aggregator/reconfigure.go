@@ -38,12 +38,15 @@ type view struct {
 	policy     *policy
 	treat      Treat // nil: no rules
 	identities *identities
-	weighted   []weightedRef // by the index of an opWeighted ref
-	freeWeight []uint32      // indexes of weighted that are free
+	weighted   column[weightedRef] // by the index of an opWeighted ref
+	weights    uint32              // how many indexes were ever used
+	freeWeight uint32              // the index that was freed last, 0: none; each leads to the one before
 
 	// Of metrics that the guard folds.
-	sighted   []sightedRef         // by the index of an opSighted ref; the first is none
-	freeSight []uint32             // indexes of sighted that are free
+	sighted   column[sightedRef]   // by the index of an opSighted ref; the first is none
+	sights    int                  // that are in use
+	lastSight uint32               // the largest index that was ever used
+	freeSight uint32               // as freeWeight
 	shortcuts *[shortcuts]shortcut // by hash; nil: none
 	once      []uint32             // by hash: the rest of the last hash that was met there
 
@@ -54,7 +57,7 @@ type view struct {
 }
 
 func newView(p *policy, newTreat func() Treat) view {
-	v := view{policy: p, identities: newIdentities(), weighted: make([]weightedRef, fixedWeighted)}
+	v := view{policy: p, identities: newIdentities(), weights: fixedWeighted}
 	if newTreat != nil {
 		v.treat = newTreat()
 	}
@@ -79,6 +82,7 @@ func (a *Aggregator) Reconfigure(cfg Config, newTreat func() Treat, switched fun
 	a.turn.Lock()
 	defer a.turn.Unlock()
 	if a.guard != nil {
+		a.settle()
 		for _, w := range a.workers {
 			w.tell(a.guard) // or it would never know
 		}

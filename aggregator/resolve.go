@@ -21,6 +21,11 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 			return
 		}
 	}
+	w.addNew(s, hash, check)
+}
+
+// addNew is addUnknown for what is not in the table, or has waited.
+func (w *Worker) addNew(s *metric.Sample, hash uint64, check uint32) {
 	if why := w.describe(s, &w.id); why != metric.Accepted {
 		w.stats.samples--
 		w.stats.rejected[why]++
@@ -50,10 +55,18 @@ func (w *Worker) addUnknown(s *metric.Sample, hash uint64, check uint32) {
 			w.pass(s)
 			return
 		}
-		w.stats.ignoredTimes++
+		if w.waiting.resuming == nil {
+			w.stats.ignoredTimes++
+		}
+	}
+	r, undecided, why := w.resolve(&w.id)
+	if undecided && w.wait(s, hash, check, event != nil) {
+		return
 	}
 	w.stats.resolved++
-	r, why := w.resolve(&w.id)
+	if undecided {
+		why = metric.MetricLimit
+	}
 	if why != metric.Accepted {
 		w.stats.refused[why]++
 		return
@@ -94,7 +107,9 @@ func (w *Worker) addResolved(r ref, s *metric.Sample, event Event, hash uint64, 
 		}
 		w.identities.insert(hash, check, r)
 	}
-	w.add(direct, s)
+	if !w.isOvertaken(direct) {
+		w.add(direct, s)
+	}
 }
 
 // treatIdentity applies the rules to w.id, which has its origin among its tags then.
@@ -107,46 +122,55 @@ func (w *Worker) treatIdentity() {
 }
 
 // resolve finds or makes the context of an identity, or says why its samples are
-// refused. What does not count needs none.
-func (w *Worker) resolve(id *metric.Identity) (r ref, why metric.Reason) {
+// refused. What does not count needs none. undecided says that the guard cannot tell yet.
+func (w *Worker) resolve(id *metric.Identity) (r ref, undecided bool, why metric.Reason) {
 	w.scratch.made.Sighting.Version = 0
 	switch {
 	case w.treatment.Refused != metric.Accepted:
-		return refusedRef(w.treatment.Refused), metric.Accepted
+		return refusedRef(w.treatment.Refused), false, metric.Accepted
 	case w.treatment.SampledOut:
-		return sampledOutRef, metric.Accepted
+		return sampledOutRef, false, metric.Accepted
+	}
+	if w.goesLast() {
+		return 0, true, metric.Accepted
 	}
 	k, contexts, guard := &w.scratch, w.aggregator.contexts, w.aggregator.guard
 	c := k.candidate(id, &w.policy.naming)
 	c.Budget = w.treatment.Budget
 	var short *shortcut
-	if guard != nil && guard.Meet(c) && !c.Host.Explicit {
-		if short = w.shortcutOf(c); short.leads(c, w.treatment.Profile) {
-			return short.ref, metric.Accepted
+	if guard != nil {
+		folded, undecided := guard.Meet(c)
+		if undecided {
+			return 0, true, metric.Accepted
+		}
+		if folded && !c.Host.Explicit {
+			if short = w.shortcutOf(c); short.leads(c, w.treatment.Profile) {
+				return short.ref, false, metric.Accepted
+			}
 		}
 	}
 	k.key = c.AppendKey(k.key[:0])
 	f := familyOf(id.Kind)
 	slot, known := contexts.find(f, k.key, w.treatment.Profile)
 	if !known {
-		if slot, why = w.newContext(f, c); why != metric.Accepted {
-			return 0, why
+		if slot, undecided, why = w.newContext(f, c); undecided || why != metric.Accepted {
+			return 0, undecided, why
 		}
 	}
 	r = makeRef(opOf(f), slot)
 	if short != nil {
 		*short = shortcut{c.Sighting.Folded, c.Sighting.Version, w.treatment.Profile, r}
 	}
-	return r, metric.Accepted
+	return r, false, metric.Accepted
 }
 
 // newContext makes a context, if the guard admits it.
-func (w *Worker) newContext(f family, c *metric.Candidate) (slot uint32, why metric.Reason) {
+func (w *Worker) newContext(f family, c *metric.Candidate) (slot uint32, undecided bool, why metric.Reason) {
 	k, guard := &w.scratch, w.aggregator.guard
 	if guard != nil {
-		changed, why := guard.Admit(c)
-		if why != metric.Accepted {
-			return 0, why
+		changed, undecided, why := guard.Admit(c)
+		if undecided || why != metric.Accepted {
+			return 0, undecided, why
 		}
 		if changed {
 			k.key = c.AppendKey(k.key[:0])
@@ -157,7 +181,7 @@ func (w *Worker) newContext(f family, c *metric.Candidate) (slot uint32, why met
 		guard.Withdraw(c.Sighting.Metric)
 	}
 	if !ok {
-		return 0, metric.ContextLimit
+		return 0, false, metric.ContextLimit
 	}
-	return slot, metric.Accepted
+	return slot, false, metric.Accepted
 }

@@ -12,7 +12,7 @@ type weightedRef struct {
 	weight float64 // of a value
 	events float64 // that a value stands for: the weight, but in a classic timer
 	ref    ref     // 0: nothing of it counts
-	skip   uint32  // values to pass over before the next that counts
+	skip   uint32  // values to pass over before the next that counts; of a free one, the one that was free before it
 	gap    float32 // mean of what skip is drawn from; 0: all values count
 	carry  float32 // fraction of an event not yet counted, in [0, 1]; below 0: fractions are cut off
 }
@@ -21,7 +21,7 @@ type weightedRef struct {
 // each reason, and one for those sampled out.
 const (
 	sampledOutIndex = uint32(metric.Reasons)
-	fixedWeighted   = int(metric.Reasons) + 1
+	fixedWeighted   = uint32(metric.Reasons) + 1
 	sampledOutRef   = ref(opWeighted)<<indexBits | ref(sampledOutIndex)
 )
 
@@ -67,21 +67,27 @@ func (w *Worker) drawSkip(gap float32) uint32 {
 
 // weigh returns a ref that adds with a weight.
 func (w *Worker) weigh(to weightedRef) ref {
-	if n := len(w.freeWeight); n > 0 {
-		i := w.freeWeight[n-1]
-		w.freeWeight = w.freeWeight[:n-1]
-		w.weighted[i] = to
-		return makeRef(opWeighted, i)
+	i := w.freeWeight
+	if i > 0 {
+		w.freeWeight = w.weighted.at(i).skip
+	} else {
+		i = w.weights
+		w.weights++
 	}
-	w.weighted = append(w.weighted, to)
-	return makeRef(opWeighted, uint32(len(w.weighted)-1))
+	*w.weighted.at(i) = to
+	return makeRef(opWeighted, i)
+}
+
+func (w *Worker) forgetWeight(i uint32) {
+	*w.weighted.at(i) = weightedRef{skip: w.freeWeight}
+	w.freeWeight = i
 }
 
 // addByIndex adds a sample by a remembered weighted ref.
 //
 // Hot path: once per sample that has a rate or that a rule samples or drops.
 func (w *Worker) addByIndex(index uint32, s *metric.Sample) {
-	to := &w.weighted[index]
+	to := w.weighted.at(index)
 	switch {
 	case to.ref != 0:
 		w.addWeighted(to, s)

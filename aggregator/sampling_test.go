@@ -227,8 +227,12 @@ func TestRulesInTheBooks(t *testing.T) {
 		t.Errorf("%d identities and %d contexts after a long silence", s.Identities, s.Contexts)
 	}
 	for i, w := range a.workers {
-		if len(w.freeWeight) != len(w.weighted)-fixedWeighted {
-			t.Errorf("worker %d: %d of %d weighted refs are free", i, len(w.freeWeight), len(w.weighted)-fixedWeighted)
+		free := uint32(0)
+		for at := w.freeWeight; at != 0 && free <= w.weights; at = w.weighted.at(at).skip {
+			free++
+		}
+		if free != w.weights-fixedWeighted {
+			t.Errorf("worker %d: %d of %d weighted refs are free", i, free, w.weights-fixedWeighted)
 		}
 	}
 }

@@ -2,9 +2,9 @@ package aggregator
 
 import (
 	"math/rand/v2"
-	"sync"
 	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -27,7 +27,7 @@ type Worker struct {
 
 	resolveEvent ResolveEvent // nil: there are no analytics events
 
-	// Scratch, to be reused.
+	// Scratch, to be reused with the lock.
 	id        metric.Identity
 	treatment metric.Treatment // of id
 	scratch   identityScratch
@@ -41,10 +41,11 @@ type Worker struct {
 	refs      [window]ref
 	inserted  uint64 // of identities, when the refs were looked up
 
-	mu sync.Mutex // guards the fields below; taken once for a batch of packets
+	mu holds.Mutex // guards the fields below; taken once for a batch of packets
 	view
 	random  *rand.Rand                 // draws samples
 	passing map[string]*metric.Context // of points that are passed on in this interval
+	waiting waiting                    // samples, for the guard
 	active  *columns                   // filled by the reader
 	spare   *columns                   // read and emptied by the flusher, without mu
 	stats   workerStats
@@ -88,12 +89,16 @@ func newWorker(a *Aggregator, number int, describe Describe, p *policy) *Worker 
 // Hot path: once per batch of packets. No allocation for identities that are
 // known; TestAddDoesNotAllocate checks.
 func (w *Worker) Add(lines *metric.Lines) {
-	w.lines = lines
-	w.now = int64(time.Since(w.aggregator.started)) + 1
-	w.salt = 0
+	now := int64(time.Since(w.aggregator.started)) + 1
 	w.mu.Lock()
 	defer w.mu.Unlock()
 
+	if len(w.waiting.pieces) > 0 {
+		w.resume(resumedAtOnce)
+	}
+	w.lines = lines
+	w.now = now
+	w.salt = 0
 	if lines.Sender != "" && w.policy.saltSenders {
 		w.salt = w.aggregator.hasher.bytes([]byte(lines.Sender))
 	}
@@ -186,9 +191,7 @@ func (w *Worker) add(r ref, s *metric.Sample) {
 	case opWeighted:
 		w.addByIndex(r.index(), s)
 	case opSighted:
-		to := &w.sighted[r.index()]
-		to.samples++
-		w.add(to.ref, s)
+		w.addSighted(r.index(), s)
 	case opEvent:
 		w.addEvent(r.index(), s)
 	}

@@ -111,16 +111,6 @@ func (c *choice) rank(i, keep int) {
 	}
 }
 
-// forget gives back what a decision needed, but for some memory that the next one can
-// use.
-func (c *choice) forget() {
-	const keptTable = 1 << 16
-	*c = choice{seen: c.seen}
-	if cap(c.seen.table) > keptTable {
-		c.seen.table = nil
-	}
-}
-
 func (c *choice) value(row, key int) uint64 { return c.values[row*len(c.keys)+key] }
 
 // left returns how many contexts there would be with some keys folded.
@@ -142,8 +132,8 @@ func (c *choice) foldedSum(row int, folded []int) uint64 {
 	return sum
 }
 
-// load reads the contexts of a metric.
-func (g *Guard) load(c *choice, m *tracked) {
+// load reads the contexts of a metric, of which some keys may be folded already; nil: none.
+func (g *Guard) load(c *choice, m *tracked, already *folded) {
 	var contexts []metric.Member
 	counts := map[string]int{}
 	pool := false
@@ -172,9 +162,9 @@ func (g *Guard) load(c *choice, m *tracked) {
 		names = append(names[:min(len(names), maxChoiceKeys)], pooledKey)
 	}
 	protected := g.cfg.Load().protected
-	*c = choice{byKey: make(map[string]int, len(names)), seen: c.seen}
+	*c = choice{byKey: make(map[string]int, len(names))}
 	for i, name := range names {
-		forbidden := protected[name] || m.folds(name)
+		forbidden := protected[name] || already.has(name)
 		f := fold{key: name}
 		f.name(g)
 		c.keys = append(c.keys, choiceKey{name: name, contexts: counts[name], other: f.otherHash, forbidden: forbidden})
@@ -199,9 +189,9 @@ func (g *Guard) load(c *choice, m *tracked) {
 	}
 }
 
-// folds reports whether a key is folded already.
-func (m *tracked) folds(key string) bool {
-	return m.folded != nil && slices.ContainsFunc(m.folded.folds, func(f *fold) bool { return f.key == key })
+// has reports whether a key is folded already.
+func (m *folded) has(key string) bool {
+	return m != nil && slices.ContainsFunc(m.folds, func(f *fold) bool { return f.key == key })
 }
 
 // hashSet counts distinct hashes.

@@ -11,28 +11,35 @@ import (
 const maxFolds = 16
 
 // overflow does what is to be done when a metric has no room for a candidate. The
-// lock is held. After a fold the candidate is rewritten and has room.
-func (g *Guard) overflow(s *shard, m *tracked, c *metric.Candidate, limit int) (changed bool, why metric.Reason) {
+// lock is held. After a fold the candidate is rewritten and has room. undecided says that
+// this was asked, and not answered yet.
+func (g *Guard) overflow(s *shard, m *tracked, c *metric.Candidate, limit int) (changed, undecided bool, why metric.Reason) {
 	policy := g.overflowOf(m)
 	switch {
 	case policy == metric.OverflowObserve:
 		if !m.observed && m.folded == nil {
 			m.observed = true
-			if !g.foldable(m) || !g.decide(s, m, limit, true) {
-				g.tellRefusal(s, m, limit, true)
+			if !g.ask(m, wouldFold) {
+				g.observeOverflow(s, m, limit, false)
 			}
 		}
-		return false, metric.Accepted
+		return false, false, metric.Accepted
 	case m.refusing:
 		g.refuse(m, c)
-		return false, metric.MetricLimit
+		return false, false, metric.MetricLimit
 	case policy == metric.OverflowDrop || !g.foldable(m):
-		g.beginRefusing(s, m, c, limit)
-		return false, metric.MetricLimit
+		g.beginRefusing(s, m, limit, false)
+		g.refuse(m, c)
+		return false, false, metric.MetricLimit
 	}
-	if !g.decide(s, m, limit, false) {
-		g.beginRefusing(s, m, c, limit)
-		return false, metric.MetricLimit
+	if g.ask(m, whatToFold) {
+		m.undecided = true
+		return false, true, metric.Accepted
+	}
+	if !g.decide(s, m, limit, false, false) {
+		g.beginRefusing(s, m, limit, false)
+		g.refuse(m, c)
+		return false, false, metric.MetricLimit
 	}
 	met, raw := c.Sighting.Version != 0, c.Sighting.Raw
 	g.apply(m, c)
@@ -41,12 +48,20 @@ func (g *Guard) overflow(s *shard, m *tracked, c *metric.Candidate, limit int) (
 	} else {
 		g.observe(m, &c.Sighting, 1)
 	}
-	return true, metric.Accepted
+	return true, false, metric.Accepted
+}
+
+// observeOverflow says what would become of a metric that has as many contexts as it may
+// have. The lock is held; with apart it is given up meanwhile.
+func (g *Guard) observeOverflow(s *shard, m *tracked, limit int, apart bool) {
+	if !g.foldable(m) || !g.decide(s, m, limit, true, apart) {
+		g.tellRefusal(s, m, limit, true, apart)
+	}
 }
 
 // beginRefusing refuses further contexts of a metric until the next part of the
 // window, and tells it once.
-func (g *Guard) beginRefusing(s *shard, m *tracked, c *metric.Candidate, limit int) {
+func (g *Guard) beginRefusing(s *shard, m *tracked, limit int, apart bool) {
 	m.refusing = true
 	if w := m.watch; w != nil && w.demand == nil && g.take(windowBytes(contextPrecision)) {
 		w.demand = newWindow(contextPrecision)
@@ -57,20 +72,40 @@ func (g *Guard) beginRefusing(s *shard, m *tracked, c *metric.Candidate, limit i
 		}
 		w.demand.current = w.contexts.current
 	}
-	g.tellRefusal(s, m, limit, false)
-	g.refuse(m, c)
+	g.tellRefusal(s, m, limit, false, apart)
 }
 
 // tellRefusal tells once that a metric gets no further contexts, or would get none. If
-// there is no memory to remember that, it tells nothing.
-func (g *Guard) tellRefusal(s *shard, m *tracked, limit int, dry bool) {
+// there is no memory to remember that, it tells nothing. With apart the lock is given up
+// meanwhile.
+func (g *Guard) tellRefusal(s *shard, m *tracked, limit int, dry, apart bool) {
 	if m.watch == nil || m.watch.told {
 		return
 	}
+	q := refusal
+	if dry {
+		q = wouldRefuse
+	}
 	m.watch.told = true
-	g.load(&s.scratch, m)
-	g.reportRefusal(m, &s.scratch, limit, dry)
-	s.scratch.forget()
+	if !apart && g.ask(m, q) {
+		return
+	}
+	g.describeRefusal(s, m, limit, dry, apart)
+}
+
+func (g *Guard) describeRefusal(s *shard, m *tracked, limit int, dry, apart bool) {
+	if apart {
+		s.mu.Unlock()
+	}
+	var c choice
+	g.load(&c, m, nil)
+	for i := range c.keys {
+		c.rank(i, 0)
+	}
+	if apart {
+		s.mu.Lock()
+	}
+	g.reportRefusal(m, &c, limit, dry)
 }
 
 // refuse counts a candidate that is refused, and that there was a demand for it.
@@ -88,23 +123,65 @@ func (g *Guard) refuse(m *tracked, c *metric.Candidate) {
 	m.watch.demand.insert(sum)
 }
 
+// decision is which keys of a metric are to be folded. It is made of the contexts there
+// are without a lock, prepared, and put into force at once.
+type decision struct {
+	choice
+	metric *tracked
+	folded *folded // in force before; nil: none
+	known  int     // contexts in the window; 0: there is no sketch
+	limit  int
+	dry    bool
+
+	chosen []int   // keys to fold; of keepNone those that are folded already
+	state  *folded // to be in force; nil: values lose their own series, and that is all
+	left   int     // contexts, after it
+	stale  int     // contexts that will be others
+	anew   *window // those there will be
+}
+
 // decide folds further keys of a metric, and reports whether that makes room. With
-// dry it only says what it would do.
-func (g *Guard) decide(s *shard, m *tracked, limit int, dry bool) bool {
-	c := &s.scratch
-	g.load(c, m)
-	defer c.forget()
+// dry it only says what it would do. The lock is held; with apart it is given up while the
+// contexts are looked at, and candidates of the metric wait: then g.deciding is held, so
+// that nobody else changes the metric's folds.
+func (g *Guard) decide(s *shard, m *tracked, limit int, dry, apart bool) bool {
+	d := &decision{metric: m, folded: m.folded, limit: limit, dry: dry}
+	if m.watch != nil {
+		d.known = m.watch.known
+	}
+	if apart {
+		m.undecided = m.undecided || !dry
+		s.mu.Unlock()
+	}
+	made := g.choose(d)
+	if apart {
+		s.mu.Lock()
+		m.undecided = m.undecided && dry
+	}
+	if !made {
+		return false
+	}
+	g.enforce(d)
+	return true
+}
+
+// choose finds out which keys are to be folded, and prepares that; false if it would make
+// no room.
+func (g *Guard) choose(d *decision) bool {
+	c := &d.choice
+	g.load(c, d.metric, d.folded)
 	before, room := len(c.rows), maxFolds
-	if m.folded != nil {
-		room -= len(m.folded.folds)
+	if d.folded != nil {
+		room -= len(d.folded.folds)
 	}
 	// Those that the window counts and that are forgotten are taken to be like the others.
 	share := 1.0
-	if m.watch != nil && m.watch.known > before {
-		share = float64(before) / float64(m.watch.known)
+	if d.known > before {
+		share = float64(before) / float64(d.known)
 	}
-	target, most := int(share*float64(limit)*foldTarget/4), max(2, int(share*float64(limit)))
-	if m.folded != nil && !dry && g.keepNone(m, c, target) {
+	target, most := int(share*float64(d.limit)*foldTarget/4), max(2, int(share*float64(d.limit)))
+	if d.folded != nil && !d.dry && d.keepNone(target) {
+		d.count()
 		return true
 	}
 	keep := g.cfg.Load().KeepTop
@@ -116,12 +193,20 @@ func (g *Guard) decide(s *shard, m *tracked, limit int, dry bool) bool {
 		return false
 	}
 	slices.SortFunc(chosen, func(a, b int) int { return strings.Compare(c.keys[a].name, c.keys[b].name) })
-	state := &folded{dry: dry, demand: newWindowIn(g)}
-	if m.folded != nil {
-		state.folds, state.demand, state.partial = slices.Clone(m.folded.folds), m.folded.demand, m.folded.partial
+	d.chosen, d.left = chosen, left
+	g.prepare(d)
+	d.count()
+	return true
+}
+
+// prepare makes the folds of the keys that are chosen.
+func (g *Guard) prepare(d *decision) {
+	c := &d.choice
+	state := &folded{dry: d.dry, demand: newWindowIn(g)}
+	if d.folded != nil {
+		state.folds, state.demand, state.partial = slices.Clone(d.folded.folds), d.folded.demand, d.folded.partial
 	}
-	deeper := len(state.folds) > 0
-	for _, i := range chosen {
+	for _, i := range d.chosen {
 		f := g.newFold(c.keys[i].name)
 		for h := range c.keys[i].kept {
 			f.kept[h] = &keptValue{count: 1}
@@ -135,59 +220,89 @@ func (g *Guard) decide(s *shard, m *tracked, limit int, dry bool) bool {
 				f.apart[key] = true
 			}
 		}
-		f.valuesKnown, f.saved = max(c.keys[i].values, m.valuesOf(f.key)), before-c.left([]int{i})
+		f.valuesKnown, f.saved = c.keys[i].values, len(c.rows)-c.left([]int{i})
 		state.folds = append(state.folds, f)
 	}
-	state.version = g.version.Add(1)
-	g.seed(m, c, state, chosen)
-	m.folded = state
-	for i := range chosen {
-		g.reportFold(m, state.folds[len(state.folds)-len(chosen)+i], before, left, deeper, dry)
+	d.state = state
+	d.seed()
+}
+
+// enforce puts a decision into force. The lock is held.
+func (g *Guard) enforce(d *decision) {
+	m := d.metric
+	if d.state == nil {
+		g.enforceNone(d)
+		return
 	}
-	if !dry {
-		m.stale += int32(g.countStale(c, chosen))
+	folds := d.state.folds[len(d.state.folds)-len(d.chosen):]
+	for _, f := range folds {
+		f.valuesKnown = max(f.valuesKnown, m.valuesOf(f.key))
+	}
+	d.state.version = g.version.Add(1)
+	if !d.dry {
+		m.countAnew(d.anew)
+	}
+	m.folded = d.state
+	for _, f := range folds {
+		g.reportFold(m, f, len(d.rows), d.left, d.folded != nil && len(d.folded.folds) > 0, d.dry)
+	}
+	if !d.dry {
+		m.stale += int32(d.stale)
 		g.change(m.number)
 	}
-	return true
 }
 
 // keepNone folds the values that keep their own series with the others, and reports
 // whether that makes room. They go before another key is folded.
-func (g *Guard) keepNone(m *tracked, c *choice, target int) bool {
+func (d *decision) keepNone(target int) bool {
 	var again []int
-	for _, f := range m.folded.folds {
-		if i, known := c.byKey[f.key]; known && len(f.kept) > 0 {
+	for _, f := range d.folded.folds {
+		if i, known := d.byKey[f.key]; known && len(f.kept) > 0 {
 			again = append(again, i)
 		}
 	}
-	left := c.left(again)
+	left := d.choice.left(again)
 	if len(again) == 0 || left > target {
 		return false
 	}
-	values := 0
+	d.chosen, d.left = again, left
+	return true
+}
+
+// enforceNone lets no value keep its own series. The lock is held.
+func (g *Guard) enforceNone(d *decision) {
+	m, values := d.metric, 0
 	for _, f := range m.folded.folds {
 		values += len(f.kept)
 		clear(f.kept)
 	}
-	m.folded.version, m.folded.base = g.version.Add(1), left
-	g.countAnew(m, c, again)
-	m.stale += int32(g.countStale(c, again))
+	m.folded.version, m.folded.base = g.version.Add(1), d.left
+	m.countAnew(d.anew)
+	m.stale += int32(d.stale)
 	g.log.Info("values of folded tag keys lose their own series: there is no room", "metric", m.name, "kind", m.kind,
-		"values", values, "contexts", len(c.rows), "contexts_left", left)
+		"values", values, "contexts", len(d.rows), "contexts_left", d.left)
 	g.change(m.number)
-	return true
+}
+
+// count notes the contexts there will be, and how many are others than before.
+func (d *decision) count() {
+	d.anew = newWindow(contextPrecision)
+	for row := range d.rows {
+		sum := d.foldedSum(row, d.chosen)
+		d.anew.insert(sum)
+		if sum != d.rows[row].sum {
+			d.stale++
+		}
+	}
 }
 
 // countAnew lets the contexts count that there are when keys are folded, and no others.
-func (g *Guard) countAnew(m *tracked, c *choice, chosen []int) {
+func (m *tracked) countAnew(contexts *window) {
 	if m.watch == nil {
 		return
 	}
-	m.watch.contexts = newWindow(contextPrecision)
+	m.watch.contexts = contexts
 	m.watch.known, m.watch.since, m.watch.next = 0, 0, 0
-	for row := range c.rows {
-		m.watch.contexts.insert(c.foldedSum(row, chosen))
-	}
 }
 
 func newWindowIn(g *Guard) *window {
@@ -198,18 +313,16 @@ func newWindowIn(g *Guard) *window {
 }
 
 // seed puts the contexts there are into the sketches of new folds.
-func (g *Guard) seed(m *tracked, c *choice, state *folded, chosen []int) {
-	if !state.dry {
-		g.countAnew(m, c, chosen)
-	}
-	first := m.folded == nil
+func (d *decision) seed() {
+	c, state := &d.choice, d.state
+	first := d.folded == nil
 	for row := range c.rows {
-		sum := c.foldedSum(row, chosen)
+		sum := c.foldedSum(row, d.chosen)
 		if first {
 			state.demand.insert(c.rows[row].sum)
 		}
-		for at, i := range chosen {
-			f := state.folds[len(state.folds)-len(chosen)+at]
+		for at, i := range d.chosen {
+			f := state.folds[len(state.folds)-len(d.chosen)+at]
 			h := c.value(row, i)
 			if h == 0 {
 				continue
@@ -222,16 +335,6 @@ func (g *Guard) seed(m *tracked, c *choice, state *folded, chosen []int) {
 			}
 		}
 	}
-}
-
-// countStale returns how many contexts are not what new folds make of them.
-func (g *Guard) countStale(c *choice, chosen []int) (stale int) {
-	for row := range c.rows {
-		if c.foldedSum(row, chosen) != c.rows[row].sum {
-			stale++
-		}
-	}
-	return stale
 }
 
 // valuesOf returns the estimate of a key's distinct values in the window.

@@ -12,6 +12,11 @@
 // the limit on, HyperLogLog sketches say how many distinct values each tag key had. A
 // fold is lifted when the window would have less than half of the limit without it.
 //
+// Which keys to fold is a question about all contexts of a metric, which takes some
+// milliseconds for ten thousand. While Run runs no reader waits for the answer, and no
+// lock is held for it: samples of the metric that are met for the first time wait with
+// their worker until it is there, and then count as if they had come after it.
+//
 // In: Candidates, before their contexts are looked for, and how many samples came for
 // those of folded metrics. Out: Candidates rewritten, admitted or refused; events
 // about what was decided. It sees no values and does not run per sample.
@@ -26,6 +31,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -65,6 +71,14 @@ type Guard struct {
 	changed atomic.Bool   // the configuration, since the last Tick
 	members Members
 
+	renaming atomic.Pointer[renaming] // the last; nil: there was none
+
+	deciding  sync.Mutex    // held for an answer, and for a Tick: one at a time; taken before that of a shard
+	running   atomic.Bool   // what Admit asks is answered by Run, and not by itself
+	asked     chan struct{} // there are questions
+	askedMu   sync.Mutex    // guards the field below
+	questions []question
+
 	changesMu sync.Mutex // guards the field below
 	changes   []uint32
 
@@ -79,11 +93,10 @@ type settings struct {
 
 // shard is a share of the metrics.
 type shard struct {
-	mu      sync.Mutex
+	mu      holds.Mutex
 	byHash  map[uint64]uint32 // of kind and name, to the index in metrics
 	metrics []*tracked
 	free    []uint32
-	scratch choice
 }
 
 // tracked is what is known of a metric, or of those of its contexts that meet a rule
@@ -102,11 +115,12 @@ type tracked struct {
 	watch  *watch  // near its limit; nil: not
 	folded *folded // nil: no fold
 
-	refusing bool // until the next part of the window
-	observed bool // that fold would decide something, in this part of the window
+	refusing  bool // until the next part of the window
+	observed  bool // that fold would decide something, in this part of the window
+	undecided bool // which keys to fold: candidates wait
 
-	renamed      int           // contexts there were when all got other tags: they do not count
-	renamedUntil time.Duration // for so long
+	renaming *renaming // that renamed is of
+	renamed  int       // contexts there were when all got other tags: they do not count for a while
 
 	rebudgeted bool // the budget is another one since the last Tick
 }
@@ -138,7 +152,7 @@ const (
 
 // New returns a Guard that has decided nothing; cfg must have passed Validate.
 func New(cfg Config, log *slog.Logger) *Guard {
-	g := &Guard{log: log, hash: newHasher(), save: make(chan struct{}, 1)}
+	g := &Guard{log: log, hash: newHasher(), save: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
 	g.level.Store(math.MaxInt32)
 	for i := range g.shards {
 		g.shards[i].byHash = map[uint64]uint32{}
@@ -166,7 +180,7 @@ func (g *Guard) SetConfig(cfg Config) {
 type Members func(kind metric.Kind, number uint32, yield func(metric.Member))
 
 // SetMembers says how to look at the contexts there are, before the first candidate
-// comes. It is called with a lock of the Guard held.
+// comes. It may be called with a lock of the Guard held.
 func (g *Guard) SetMembers(members func(metric.Kind, uint32, func(metric.Member))) {
 	g.members = members
 }
@@ -265,23 +279,27 @@ func (g *Guard) foldable(m *tracked) bool {
 }
 
 // Meet applies the folds in force to a candidate, and reports whether there are any:
-// then its Sighting is to be remembered.
-func (g *Guard) Meet(c *metric.Candidate) (folded bool) {
+// then its Sighting is to be remembered. If it is undecided what to fold, the candidate is
+// to be met again when that is decided.
+func (g *Guard) Meet(c *metric.Candidate) (folded, undecided bool) {
 	s, hash := g.shardOf(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.Sighting.Version = 0
 	m := s.find(hash, c)
 	if m == nil {
-		return false
+		return false, false
 	}
 	m.setBudget(c.Budget)
+	if m.undecided {
+		return false, true
+	}
 	if m.folded == nil || m.folded.dry {
-		return false
+		return false, false
 	}
 	g.apply(m, c)
 	g.observe(m, &c.Sighting, 1)
-	return true
+	return true, false
 }
 
 // Observe counts samples that came for a candidate since it was met.
@@ -296,11 +314,12 @@ func (g *Guard) Observe(seen *metric.Sighting, samples uint32) {
 // Admit is asked before the context of a candidate is made. The answer is Accepted, or
 // why it is refused. It may begin a fold: then changed is true, the candidate is
 // another one, and its context may exist already. The caller calls Withdraw if it did
-// not make the context after all.
-func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
+// not make the context after all. If it is undecided what to fold, the candidate is to be
+// met again when that is decided.
+func (g *Guard) Admit(c *metric.Candidate) (changed, undecided bool, why metric.Reason) {
 	if g.live.Load() >= int64(g.cfg.Load().MaxContexts) {
 		g.full.Store(true)
-		return false, metric.ContextLimit
+		return false, false, metric.ContextLimit
 	}
 	s, hash := g.shardOf(c)
 	s.mu.Lock()
@@ -310,18 +329,22 @@ func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
 		if m = g.track(s, hash, c); m == nil {
 			c.Sighting = metric.Sighting{Values: c.Sighting.Values[:0]}
 			g.live.Add(1)
-			return false, metric.Accepted
+			return false, false, metric.Accepted
 		}
 	}
 	c.Sighting.Metric = m.number
 	m.setBudget(c.Budget)
+	if m.undecided {
+		return false, true, metric.Accepted
+	}
+	g.noteRenaming(m)
 	limit := g.limitOf(m)
 	if m.watch == nil && m.count() >= limit/2 {
 		g.beginWatch(m)
 	}
 	if g.isFull(m, limit+m.renamed) {
-		if changed, why = g.overflow(s, m, c, limit); why != metric.Accepted {
-			return changed, why
+		if changed, undecided, why = g.overflow(s, m, c, limit); undecided || why != metric.Accepted {
+			return changed, undecided, why
 		}
 	}
 	m.live++
@@ -329,7 +352,7 @@ func (g *Guard) Admit(c *metric.Candidate) (changed bool, why metric.Reason) {
 	if !changed && m.watch != nil {
 		g.watchCandidate(m, c)
 	}
-	return changed, metric.Accepted
+	return changed, false, metric.Accepted
 }
 
 // count returns how many contexts a metric had in the window, those that came back
@@ -392,11 +415,23 @@ func (g *Guard) Withdraw(number uint32) {
 // Renamed says that a reload gave other tags to all contexts there are: for a while there
 // will be twice as many, and no key is to blame. keep is how long a silent context is
 // kept.
+//
+// All readers wait while it is called: a metric takes notice when it is asked for more.
 func (g *Guard) Renamed(keep time.Duration) {
-	g.each(func(_ *shard, m *tracked) {
-		m.renamed = min(m.count(), g.limitOf(m))
-		m.renamedUntil = g.elapsed + keep + g.cfg.Load().Window
-	})
+	g.renaming.Store(&renaming{until: g.elapsed + keep + g.cfg.Load().Window})
+}
+
+// renaming is a moment at which all contexts got other tags.
+type renaming struct {
+	until time.Duration // how long those there were do not count
+}
+
+// noteRenaming lets the contexts that a metric has not count, if all of them got other
+// tags since it was last called. The lock is held.
+func (g *Guard) noteRenaming(m *tracked) {
+	if last := g.renaming.Load(); last != m.renaming {
+		m.renaming, m.renamed = last, min(m.count(), g.limitOf(m))
+	}
 }
 
 // Settled says that all that a change of folds made stale is forgotten.

@@ -41,7 +41,7 @@ func TestNamesAreBounded(t *testing.T) {
 	const long = 8 << 10
 	for i := range 2 * maxTrackedBytes / long {
 		c := counterOf(strings.Repeat("n", long-10) + fmt.Sprintf("%010d", i))
-		if _, why := g.Admit(c); why != metric.Accepted {
+		if _, _, why := g.Admit(c); why != metric.Accepted {
 			t.Fatalf("refused: %v", why)
 		}
 	}

@@ -117,8 +117,8 @@ func (g *Guard) reportLift(m *tracked, f *fold, dry bool) {
 	g.event(m, decidedLift, f.key, text, fmt.Sprintf("Without the fold of %s, %s %s has about %d contexts.", keyText(f.key), m.kind, m.name, m.folded.known))
 }
 
-// reportRefusal tells that a metric gets no further contexts, and which key has the
-// most values.
+// reportRefusal tells that a metric gets no further contexts, and which key, ranked
+// before, has the most values.
 func (g *Guard) reportRefusal(m *tracked, c *choice, limit int, dry bool) {
 	decision, text := decidedRefuse, "refuses further contexts of a metric: it has as many as it may have"
 	if dry {
@@ -129,7 +129,6 @@ func (g *Guard) reportRefusal(m *tracked, c *choice, limit int, dry bool) {
 	}
 	key, values := "", 0
 	for i := range c.keys {
-		c.rank(i, 0)
 		if n := max(c.keys[i].values, m.valuesOf(c.keys[i].name)); n > values && !g.cfg.Load().protected[c.keys[i].name] {
 			key, values = c.keys[i].name, n
 		}

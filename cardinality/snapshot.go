@@ -91,7 +91,7 @@ func (g *Guard) largest(n int) []uint32 {
 		size   int
 		name   string
 	}
-	var all []sized
+	all := make([]sized, 0, g.tracked.Load()) // or it would be copied with a lock held
 	g.each(func(_ *shard, m *tracked) {
 		all = append(all, sized{m.number, m.count(), m.name})
 	})

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/axiomhq/hyperloglog"
@@ -56,9 +57,12 @@ type keptState struct {
 	Count uint32 `json:"count"`
 }
 
-// Run saves the state when something was decided, and from time to time, until ctx is
-// done; then it saves it for the last time.
+// Run answers what Admit asks, and saves the state when something was decided, and from
+// time to time, until ctx is done; then it saves it for the last time.
 func (g *Guard) Run(ctx context.Context) {
+	var answers sync.WaitGroup
+	answers.Go(func() { g.answerAll(ctx) }) // the disk may be slow
+	defer answers.Wait()
 	ticker := time.NewTicker(saveEvery)
 	defer ticker.Stop()
 	failing := false

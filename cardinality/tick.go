@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weir-agent/weir/internal/holds"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -50,14 +51,27 @@ func (g *Guard) rotates(interval time.Duration) bool {
 	return g.elapsed+interval-g.rotated >= g.cfg.Load().Window/windowParts
 }
 
-// each calls do for all metrics, with the lock of their shard held.
+// lockedAtOnce is how many metrics are looked at before readers that wait for the lock
+// get a turn, of those that have no sketches.
+const lockedAtOnce = 64
+
+// each calls do for all metrics, with the lock of their shard held. Readers get their turn
+// in between.
 func (g *Guard) each(do func(*shard, *tracked)) {
 	for i := range g.shards {
 		s := &g.shards[i]
 		s.mu.Lock()
-		for _, m := range s.metrics {
-			if m != nil {
-				do(s, m)
+		for j, since := 0, 0; j < len(s.metrics); j++ {
+			m := s.metrics[j]
+			if m == nil {
+				continue
+			}
+			sketched := m.watch != nil || m.folded != nil
+			do(s, m)
+			if since++; sketched || since == lockedAtOnce {
+				since = 0
+				holds.EndTurn(&s.mu)
+				s.mu.Lock()
 			}
 		}
 		s.mu.Unlock()
@@ -86,6 +100,8 @@ func (g *Guard) Alive(number uint32, context *metric.Context) {
 // become frequent get their own series, the window moves on. It returns what was
 // decided since it was last called, at most so many events as are worth reading.
 func (g *Guard) Tick(now time.Time, interval time.Duration) []metric.Event {
+	g.deciding.Lock()
+	defer g.deciding.Unlock()
 	rotating := g.rotates(interval)
 	g.elapsed += interval
 	g.now.Store(now.Unix())
@@ -117,7 +133,8 @@ func (g *Guard) rotate(s *shard, m *tracked) {
 	m.part = (m.part + 1) % windowParts
 	m.gone[m.part] = 0
 	m.refusing, m.observed = false, false
-	if g.elapsed > m.renamedUntil {
+	g.noteRenaming(m)
+	if m.renaming != nil && g.elapsed > m.renaming.until {
 		m.renamed = 0
 	}
 	limit := g.limitOf(m)
@@ -179,7 +196,7 @@ func (g *Guard) obey(s *shard, m *tracked) {
 		if m.watch == nil {
 			g.beginWatch(m)
 		}
-		g.decide(s, m, limit, false)
+		g.decide(s, m, limit, false, true)
 	}
 	if m.watch != nil {
 		m.watch.next = 0
@@ -324,8 +341,8 @@ func (g *Guard) relieve() {
 		wants  int
 		has    int
 	}
-	var all []large
-	others := g.live.Load() // of metrics that are not told apart
+	all := make([]large, 0, g.tracked.Load()) // or it would be copied with a lock held
+	others := g.live.Load()                   // of metrics that are not told apart
 	g.each(func(_ *shard, m *tracked) {
 		has := int(m.live) - int(m.stale)
 		others -= int64(m.live)
@@ -378,7 +395,7 @@ func (g *Guard) relieve() {
 		}
 		s, m := g.lock(l.number)
 		if m != nil && g.foldable(m) && g.overflowOf(m) == metric.OverflowFold {
-			g.decide(s, m, int(level), false)
+			g.decide(s, m, int(level), false, true)
 		}
 		s.mu.Unlock()
 	}

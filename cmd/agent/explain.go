@@ -221,7 +221,7 @@ type guardWitness struct {
 }
 
 // Meet notes which limits and folds a candidate meets.
-func (w *guardWitness) Meet(c *metric.Candidate) bool {
+func (w *guardWitness) Meet(c *metric.Candidate) (folded, undecided bool) {
 	w.met = append(w.met, w.Explain(c)...)
 	return w.Guard.Meet(c)
 }

@@ -28,8 +28,8 @@ var mayImport = map[string][]string{
 	"listener":          {"metric"},
 	"parser":            {"metric"},
 	"rules":             {"metric"},
-	"cardinality":       {"metric", "internal/diskio"},
-	"aggregator":        {"metric"},
+	"cardinality":       {"metric", "internal/diskio", "internal/holds"},
+	"aggregator":        {"metric", "internal/holds"},
 	"forwarder":         {"metric", "internal/diskio", "internal/priority"},
 	"analytics":         {"metric", "analytics/plan", "analytics/fleet", "analytics/raw", "analytics/report", "internal/diskio"},
 	"analytics/raw":     {"metric", "analytics/plan", "internal/diskio"},
@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"internal/archtest": {},
 	"internal/diskio":   {},
 	"internal/priority": {},
+	"internal/holds":    {},
 	"internal/spelling": {},
 	"internal/testkit":  {},
 }

@@ -85,12 +85,17 @@ func (m *memory) look(log *slog.Logger) {
 	log.Info("memory is limited", attributes...)
 }
 
-// warnIfExhausted tells the log if Go has held the collector back since the last call: at
-// the limit collecting would otherwise take all of the processors.
-func (m *memory) warnIfExhausted(log *slog.Logger) {
+// lastHeldBack returns the number of the collection at which Go last held the collector
+// back, 0 if it never did.
+func lastHeldBack() uint64 {
 	limiter := []metrics.Sample{{Name: "/gc/limiter/last-enabled:gc-cycle"}}
 	metrics.Read(limiter)
-	last := limiter[0].Value.Uint64()
+	return limiter[0].Value.Uint64()
+}
+
+// warnIfExhausted tells the log if the collector was held back since the last call: at the
+// limit collecting would otherwise take all of the processors.
+func (m *memory) warnIfExhausted(last uint64, log *slog.Logger) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if last == m.exhausted {

@@ -240,7 +240,7 @@ func (a *agent) reportEveryMinute(ctx context.Context) {
 		}
 		if a.memory != nil {
 			a.memory.look(a.log)
-			a.memory.warnIfExhausted(a.log)
+			a.memory.warnIfExhausted(lastHeldBack(), a.log)
 		}
 		now := a.account()
 		a.log.Info("the last minute", append(now.since(last).attributes(), booksOf(a.forwarder.Stats()))...)

@@ -187,6 +187,21 @@ func (c *Config) Resolve(d Defaults) {
 	}
 }
 
+// MaxQueued returns how much memory payloads may take that wait, at all endpoints
+// together. The configuration must have been resolved.
+func (c *Config) MaxQueued() metric.Bytes {
+	sum := metric.Bytes(0)
+	for i := range c.Forwarders {
+		switch f := &c.Forwarders[i]; f.Type {
+		case TypeDatadog:
+			sum += f.MaxQueue * metric.Bytes(1+len(f.AdditionalEndpoints))
+		case TypeDogStatsD, TypeStatsD:
+			sum += defaultMaxQueue
+		}
+	}
+	return sum
+}
+
 // Validate returns all faults of the configuration, each naming its key. The
 // configuration must have been resolved.
 func (c *Config) Validate() error {

@@ -124,6 +124,9 @@ func (r *reloader) reload(cause string) {
 	}
 	r.agent.reloads.Succeeded(config.Applied, restart)
 	r.log.Info("the configuration was loaded and is in force", "cause", cause, "changed", changed)
+	if r.agent.memory != nil {
+		r.agent.memory.warnIfShort(&r.running, r.agent.listener, r.log)
+	}
 }
 
 func (r *reloader) load() (config.Config, []string, error) {

@@ -48,10 +48,14 @@ func run(configFile string) error {
 	// A standard output that was closed is an error of the logs forwarder, and no
 	// reason to die.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	var bound memory
+	bound.look(log)
 	a, err := newAgent(cfg, log)
 	if err != nil {
 		return err
 	}
+	bound.warnIfShort(&cfg, a.listener, log)
+	a.memory = &bound
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	reloader := &reloader{file: configFile, watcher: watcher, agent: a, level: level, log: log, moved: make(chan struct{}, 1), running: cfg}
 	return a.run(ctx, func(ctx context.Context) { reloader.run(ctx, hangups) })
@@ -67,6 +71,7 @@ type agent struct {
 	reporter   *report.Reporter  // the same
 	forwarder  *forwarder.Forwarder
 	reloads    *config.Reloads
+	memory     *memory // nil: nobody looks after it
 	log        *slog.Logger
 }
 
@@ -214,6 +219,7 @@ func (a *agent) intakes() listener.Handler {
 // readings appends everything the agent measures of itself.
 func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	dst = append(dst, metric.Reading{Name: "running", Value: 1, Level: true})
+	dst = memoryReadings(dst)
 	dst = a.listener.Readings(dst)
 	dst = a.aggregator.Readings(dst)
 	dst = a.guard.Readings(dst)
@@ -225,7 +231,8 @@ func (a *agent) readings(dst []metric.Reading) []metric.Reading {
 	return a.reloads.Readings(dst)
 }
 
-// reportEveryMinute logs what happened, in one line.
+// reportEveryMinute logs what happened, in one line, and looks whether the container may
+// take another amount of memory.
 func (a *agent) reportEveryMinute(ctx context.Context) {
 	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()
@@ -235,6 +242,10 @@ func (a *agent) reportEveryMinute(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+		if a.memory != nil {
+			a.memory.look(a.log)
+			a.memory.warnIfExhausted(lastHeldBack(), a.log)
 		}
 		now := a.account()
 		a.log.Info("the last minute", append(now.since(last).attributes(), booksOf(a.forwarder.Stats()))...)

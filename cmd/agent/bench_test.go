@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weir-agent/weir/aggregator"
 	"github.com/weir-agent/weir/cardinality"
@@ -73,6 +74,81 @@ func BenchmarkSample(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(lines), "ns/sample")
 			})
 		}
+	}
+}
+
+// mixedPackets returns what bench/load sends with -kinds mix -contexts 10000: datagrams of
+// up to 1,432 bytes of lines with three tags, each context once and then at random, 60 %
+// counters, 20 % gauges, 5 % each of timers, histograms, distributions and sets.
+func mixedPackets() (packets [][]byte, lines int) {
+	const datagram, contexts, names, all = 1432, 10_000, 1000, 100_000
+	random := rand.New(rand.NewPCG(1, 1))
+	first := random.Perm(contexts)
+	var packet []byte
+	for ; lines < all; lines++ {
+		context := random.IntN(contexts)
+		if lines < contexts {
+			context = first[lines]
+		}
+		name, member := context%names, context/names
+		var line []byte
+		switch share := name * 37 % 100; {
+		case share < 60:
+			line = fmt.Appendf(nil, "load.requests.%d:%d|c", name, 1+random.Uint64N(9))
+		case share >= 95:
+			line = fmt.Appendf(nil, "load.users.%d:user-%d|s", name, random.IntN(10_000))
+		default:
+			kind := [][2]string{{"connections", "g"}, {"connections", "g"}, {"connections", "g"}, {"connections", "g"}, {"latency", "ms"}, {"size", "h"}, {"duration", "d"}}[(share-60)/5]
+			line = fmt.Appendf(nil, "load.%s.%d:%d.%d|%s", kind[0], name, random.IntN(1000), random.IntN(10), kind[1])
+		}
+		line = fmt.Appendf(line, "|#env:production,region:eu-west-1%c,endpoint:checkout-%04d", 'a'+member%3, member)
+		if len(packet)+1+len(line) > datagram {
+			packets, packet = append(packets, packet), nil
+		}
+		if len(packet) > 0 {
+			packet = append(packet, '\n')
+		}
+		packet = append(packet, line...)
+	}
+	return append(packets, packet), lines
+}
+
+// BenchmarkMix is what a sample of a mix of kinds costs from a packet that the kernel has
+// just written to the point, flushes included: by how many samples a context has in an
+// interval, which for timers are kept (4,000 are 4 million a second for 10 s).
+func BenchmarkMix(b *testing.B) {
+	for _, samples := range []int{100, 4000} {
+		b.Run(fmt.Sprintf("samples=%d", samples), func(b *testing.B) {
+			datagrams, lines := mixedPackets()
+			dogstatsd := parser.New(parser.DefaultConfig())
+			a := aggregator.New(aggregator.DefaultConfig(), []aggregator.Describe{dogstatsd.Describe}, slog.New(slog.DiscardHandler))
+			in := intake{parser: dogstatsd, worker: a.Worker(0)}
+			const atOnce, stride = 64, 8<<10 + 64 // as a reader's memory
+			memory := make([]byte, atOnce*stride)
+			passes := 0
+			run := func() {
+				for batch := range slices.Chunk(datagrams, atOnce) {
+					for i, packet := range batch {
+						copy(memory[i*stride:], packet)
+					}
+					for i, packet := range batch {
+						in.packet(memory[i*stride:][:len(packet):len(packet)], false, "")
+					}
+					in.end()
+				}
+				if passes++; passes%(samples/10) == 0 {
+					a.Flush(time.Unix(0, 0))
+				}
+			}
+			for range 2 * samples / 10 { // both columns have grown from here on
+				run()
+			}
+			b.ResetTimer()
+			for b.Loop() {
+				run()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(lines), "ns/sample")
+		})
 	}
 }
 

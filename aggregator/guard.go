@@ -265,13 +265,13 @@ func (c *contexts) slotsOf(f family, numbers map[uint32]int) (all []member) {
 		_, is := numbers[number]
 		return is
 	}
-	c.eachOf(f, wanted, func(m member) { all = append(all, m) })
+	c.eachOf(f, c.endTurn, wanted, func(m member) { all = append(all, m) })
 	return all
 }
 
 // eachOf yields the contexts of some metrics of a family, without the lock. Readers get
-// their turn between chunks.
-func (c *contexts) eachOf(f family, wanted func(number uint32) bool, yield func(member)) {
+// their turn between chunks, when endTurn unlocks it.
+func (c *contexts) eachOf(f family, endTurn func(), wanted func(number uint32) bool, yield func(member)) {
 	some := make([]member, 0, chunkLen)
 	for i := 0; ; i++ {
 		c.mu.Lock()
@@ -289,7 +289,7 @@ func (c *contexts) eachOf(f family, wanted func(number uint32) bool, yield func(
 				}
 			}
 		}
-		c.endTurn()
+		endTurn()
 		for _, m := range some {
 			yield(m)
 		}
@@ -306,9 +306,11 @@ func (c *contexts) setStale(ids []slotID) {
 	}
 }
 
-// members yields the contexts of one metric.
+// members yields the contexts of one metric. It does not sleep: where no guard runs, a
+// reader asks, with a lock that others wait for.
 func (c *contexts) members(kind metric.Kind, number uint32, yield func(metric.Member)) {
-	c.eachOf(familyOf(kind), func(other uint32) bool { return other == number }, func(m member) {
+	endTurn := func() { holds.EndTurn(&c.mu) }
+	c.eachOf(familyOf(kind), endTurn, func(other uint32) bool { return other == number }, func(m member) {
 		yield(metric.Member{Context: m.context, Age: m.age, Stale: m.stale})
 	})
 }

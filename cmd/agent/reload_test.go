@@ -253,7 +253,8 @@ func TestConfigurationsThatCannotBeUsed(t *testing.T) {
 				stale, known := totals.gauges["weir.config.stale version:2"]
 				return totals.counts["a version:2"] == 1 && known && stale == 0
 			})
-			if n := strings.Count(p.log(), notUsable); n != 1 && name != "unreadable" {
+			again := name == "unreadable" || name == "a folder" // for a moment there is no file
+			if n := strings.Count(p.log(), notUsable); n != 1 && !again {
 				t.Errorf("it was told %d times", n)
 			}
 			_ = p.stop(t)

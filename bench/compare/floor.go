@@ -21,8 +21,8 @@ const floorName = "floor"
 // runFloor is a bare loop that only counts bytes: recvmmsg of 64 until the socket is
 // empty, then a pause like Weir's (what gathers 1,024 datagrams or 384 KiB in them, or
 // fills a quarter of the buffer, at the rate just seen; 5 ms at most), or poll if that
-// would gather less than two. What a server costs beyond it is its own work. Told to end, it says what it
-// counted.
+// would gather less than two. What a server costs beyond it is its own work. Told to
+// end, it says what it counted.
 func runFloor(address string) error {
 	conn, err := net.ListenPacket("udp", address)
 	if err != nil {

@@ -47,7 +47,7 @@
 // counters is believed. The report lists what does not agree, and marks runs with losses.
 //
 // The floor is a bare loop that counts bytes, with a pause like Weir's, at Weir's rates,
-// in the same rounds.
+// in the same rounds. With many contexts it shows what pauses the machine makes of itself.
 package main
 
 import (

@@ -168,7 +168,7 @@ func BenchmarkMerge(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("contexts=%d/floor", n), func(b *testing.B) {
 			one, two := make([]float64, n), make([]float64, n)
-			contexts := make([]*metric.Context, n)
+			contexts := make([]metric.ContextRef, n)
 			for b.Loop() {
 				series := make([]metric.Series, 0, n)
 				for i := range one {

@@ -58,9 +58,10 @@ type columns struct {
 	keptGauges    column[keptGauge]
 
 	// What is not aggregated, in the order it came.
-	passed pieces[metric.Series] // with their own times
-	events pieces[metric.Event]
-	checks pieces[metric.ServiceCheck]
+	passed  pieces[metric.Series] // with their own times
+	passing metric.Contexts       // of passed
+	events  pieces[metric.Event]
+	checks  pieces[metric.ServiceCheck]
 
 	passedBytes, messageBytes int // about what they take
 }

@@ -18,7 +18,7 @@ type contexts struct {
 	mu      holds.Mutex
 	wanted  atomic.Bool // by a reader, while another had it
 	texts   texts
-	bySlot  [families]column[address]
+	bySlot  [families]column[metric.ContextRef]
 	byKey   keyIndex
 	hasher  *hasher
 	scratch []byte   // a key, to be reused
@@ -207,13 +207,20 @@ func (c *contexts) profileChunks() profiles {
 // snapshot is the contexts of a family by slot. The flusher may read those whose samples
 // it has seen; others may be written meanwhile. It lasts until contexts are buried.
 type snapshot struct {
-	places  []*[chunkLen]address
+	places  []*[chunkLen]metric.ContextRef
 	guarded []*[chunkLen]guarded
 	blocks  [][]uint32
 }
 
-func (s *snapshot) context(slot uint32) *metric.Context {
-	return contextIn(s.blocks, s.places[slot/chunkLen][slot%chunkLen])
+func (s *snapshot) context(slot uint32) *metric.Context { return contextIn(s.blocks, s.ref(slot)) }
+
+func (s *snapshot) ref(slot uint32) metric.ContextRef { return s.places[slot/chunkLen][slot%chunkLen] }
+
+// blocks returns the blocks that contexts are in, for a batch.
+func (c *contexts) blocks() [][]uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.texts.blocks)
 }
 
 func (c *contexts) snapshot(f family) snapshot {
@@ -293,7 +300,7 @@ func (c *contexts) tidy() {
 			return
 		}
 		if c.texts.isSparse(number) {
-			c.texts.empty(number, func(from address, context *metric.Context) *address {
+			c.texts.empty(number, func(from metric.ContextRef, context *metric.Context) *metric.ContextRef {
 				c.scratch = append(c.scratch[:0], context.Key()...)
 				f := familyOf(context.Kind())
 				if slot, ok := c.lookup(f, c.scratch, c.hasher.bytes(c.scratch)); ok && *c.bySlot[f].at(slot) == from {

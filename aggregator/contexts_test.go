@@ -3,9 +3,12 @@ package aggregator
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/weir-agent/weir/metric"
 )
@@ -14,7 +17,7 @@ import (
 func counterKey(i int) []byte {
 	name := fmt.Sprintf("requests.%d", i)
 	if i%997 == 0 {
-		name += strings.Repeat("x", 5*blockWords)
+		name += strings.Repeat("x", 5*metric.BlockWords)
 	}
 	return metric.AppendContextKey(nil, metric.Counter, []byte(name), metric.Host{}, nil, [][]byte{[]byte("env:prod")})
 }
@@ -83,8 +86,113 @@ func TestContextsComeAndGo(t *testing.T) {
 		filled, used = filled+use.filled, used+use.live
 		taken += uint32(len(c.texts.blocks[number]))
 	}
-	if room := used/3*4 + 2*blockWords; filled > room || taken > 2*room {
+	if room := used/3*4 + 2*metric.BlockWords; filled > room || taken > 2*room {
 		t.Errorf("contexts of %d words take %d of %d words", used, filled, taken)
+	}
+}
+
+// What a batch says of its series stays, also while and after the aggregator forgets their
+// contexts and puts others into blocks of the same numbers.
+func TestBatchKeepsItsContexts(t *testing.T) {
+	const n, rounds = 5000, 8 // a round takes more than two blocks
+	cfg := DefaultConfig()
+	cfg.FlushInterval = time.Second
+	cfg.Expiry = ExpiryConfig{Context: time.Second}
+	a := newForTest(cfg, 2)
+	check := func(round int, b *metric.Batch) {
+		got, timed := map[string]bool{}, 0
+		for i := range b.Series {
+			s := &b.Series[i]
+			name := b.Context(s).Name()
+			got[name] = true
+			if s.Time != 0 {
+				timed++
+			}
+			if want := fmt.Sprintf("round%d.%g", round, s.Value); name != want {
+				t.Errorf("a series of %s belongs to %.100q", want, name)
+				return
+			}
+		}
+		if len(got) != n || timed != 4 {
+			t.Errorf("round %d: %d metrics, %d with a time of their own; want %d and 4", round, len(got), timed, n)
+		}
+	}
+	var batches []*metric.Batch
+	var readers sync.WaitGroup
+	for round := range rounds {
+		for i := range n {
+			line := fmt.Sprintf("round%d.%d:%d|g", round, i, i)
+			if i >= n-4 {
+				line += "|T1700000000" // its context is apart
+			}
+			a.sendForTest(i%2, line)
+		}
+		b := a.flusher.flush(time.Unix(int64(round), 0), nil)
+		for i, w := range a.workers {
+			if !reflect.ValueOf(w.spare.passing).IsZero() {
+				t.Errorf("round %d: worker %d keeps the contexts of what it passed on", round, i)
+			}
+		}
+		batches = append(batches, b)
+		readers.Go(func() { check(round, b) })
+	}
+	readers.Wait()
+	givenAway := 0 // numbers of blocks
+	for round, b := range batches {
+		check(round, b)
+		numbers := map[uint32]bool{}
+		for i := range b.Series[:n-4] {
+			numbers[b.Series[i].Context.Block()] = true
+		}
+		for number := range numbers {
+			if now := a.contexts.texts.blocks[number]; now != nil && &now[0] != &b.Contexts.Blocks[number][0] {
+				givenAway++
+			}
+		}
+	}
+	if givenAway == 0 {
+		t.Error("no number of a block was given to another")
+	}
+}
+
+// A batch has the contexts of all its series, also those that came, in new blocks, while
+// it was made.
+func TestBatchHasTheLatestContexts(t *testing.T) {
+	const senders, n = 2, 1000
+	cfg := DefaultConfig()
+	cfg.FlushInterval = time.Second
+	cfg.Expiry = ExpiryConfig{Context: time.Second}
+	a := newForTest(cfg, senders)
+	padding := strings.Repeat("x", 2*metric.BlockWords) // bytes: no two contexts are in one block
+	var sending sync.WaitGroup
+	for sender := range senders {
+		sending.Go(func() {
+			for i := range n {
+				a.sendForTest(sender, fmt.Sprintf("%d%s:%d|g", i*senders+sender, padding, i*senders+sender))
+			}
+		})
+	}
+	sent := make(chan struct{})
+	go func() { sending.Wait(); close(sent) }()
+	came := map[int]bool{}
+	for last := false; !last; {
+		select {
+		case <-sent:
+			last = true
+		default:
+		}
+		b := a.flusher.flush(time.Unix(0, 0), nil)
+		for i := range b.Series {
+			s := &b.Series[i]
+			number, rest, _ := strings.Cut(b.Context(s).Name(), "x")
+			if number != fmt.Sprint(s.Value) || len(rest) != len(padding)-1 || came[int(s.Value)] {
+				t.Fatalf("%v belongs to %q, and came before: %v", s.Value, number, came[int(s.Value)])
+			}
+			came[int(s.Value)] = true
+		}
+	}
+	if len(came) != senders*n {
+		t.Errorf("%d of %d came", len(came), senders*n)
 	}
 }
 

@@ -147,6 +147,6 @@ func (f *flusher) addEventGauges(b *metric.Batch) {
 			context = metric.NewContext(scratch.contextKey(&id, &f.policy.naming))
 			f.gaugeContexts[key] = context
 		}
-		b.Series = append(b.Series, metric.Series{Context: context, Value: r.Value, Type: metric.GaugeType})
+		b.Add(context, metric.Series{Value: r.Value, Type: metric.GaugeType})
 	}
 }

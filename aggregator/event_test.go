@@ -72,11 +72,14 @@ func TestEventsAreResolvedOnce(t *testing.T) {
 		t.Errorf("resolved %d times, kept %d, added %d; want 12, 3 and 30", f.resolved, f.kept, f.added)
 	}
 	got := map[string]float64{}
-	for _, s := range a.flusher.flush(aligned(a.started, cfg.FlushInterval), nil).Series {
-		got[fmt.Sprint(s.Context.Name(), " ", s.Time)] += s.Value
-		for tag := range s.Context.Tags() {
-			if tag != "env:test" && tag != "u:1" && tag != "scope:host" || tag == "u:1" && s.Context.Name() == "ours.event" {
-				t.Errorf("%s has the tag %s", s.Context.Name(), tag)
+	b := a.flusher.flush(aligned(a.started, cfg.FlushInterval), nil)
+	for i := range b.Series {
+		s := &b.Series[i]
+		c := b.Context(s)
+		got[fmt.Sprint(c.Name(), " ", s.Time)] += s.Value
+		for tag := range c.Tags() {
+			if tag != "env:test" && tag != "u:1" && tag != "scope:host" || tag == "u:1" && c.Name() == "ours.event" {
+				t.Errorf("%s has the tag %s", c.Name(), tag)
 			}
 		}
 	}

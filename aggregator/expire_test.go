@@ -60,11 +60,12 @@ func TestSampleDuringExpirySparesItsContext(t *testing.T) {
 
 	b := f.flush(time.Unix(2, 0), nil)
 	got := map[string]float64{}
-	for _, s := range b.Series {
-		if s.Context == nil {
-			t.Fatalf("a sample lost its context: %+v", s)
+	for i := range b.Series {
+		s := &b.Series[i]
+		if s.Context == 0 {
+			t.Fatalf("a sample lost its context: %+v", *s)
 		}
-		got[s.Context.Name()] = s.Value
+		got[b.Context(s).Name()] = s.Value
 	}
 	if len(got) != 2 || got["rare"] != 2 {
 		t.Errorf("got %v; want busy 1 and rare 2", got)

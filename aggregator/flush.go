@@ -123,6 +123,7 @@ func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	mergeFamily(&m, histograms, func(c *columns) *column[histogram] { return &c.histograms }, m.histogram)
 	mergeFamily(&m, distributions, func(c *columns) *column[distribution] { return &c.distributions }, m.distribution)
 	mergeFamily(&m, keptGauges, func(c *columns) *column[keptGauge] { return &c.keptGauges }, m.keptGauge)
+	b.Contexts.Blocks = f.a.contexts.blocks() // until contexts are buried it has all that were met
 	f.sizes.series, f.sizes.sketches = len(b.Series), len(b.Sketches)
 	m.takePassed()
 	f.addEventGauges(b)
@@ -231,11 +232,11 @@ func (m *merge) counter(at cell, parts []*float64) bool {
 		*p = untouched
 	}
 	if !isUntouched(sum) {
-		m.emit(m.contextOf(at), 0, sum/m.seconds, metric.Rate)
+		m.emit(at, 0, sum/m.seconds, metric.Rate)
 		return true
 	}
 	if at.seen != 0 && m.intervals-at.seen <= m.zeroFill {
-		m.emit(m.contextOf(at), 0, 0, metric.Rate)
+		m.emit(at, 0, 0, metric.Rate)
 	}
 	return false
 }
@@ -251,7 +252,7 @@ func (m *merge) gauge(at cell, parts []*gauge) bool {
 	if last.stamp == 0 {
 		return false
 	}
-	m.emit(m.contextOf(at), 0, last.value, metric.GaugeType)
+	m.emit(at, 0, last.value, metric.GaugeType)
 	return true
 }
 
@@ -271,7 +272,7 @@ func (m *merge) keptGauge(at cell, parts []*keptGauge) bool {
 		releaseAll(at, parts, (*keptGauge).release)
 	}
 	if sampled || at.seen != 0 {
-		m.emit(m.contextOf(at), 0, m.kept[at.slot], metric.GaugeType)
+		m.emit(at, 0, m.kept[at.slot], metric.GaugeType)
 	}
 	return sampled
 }
@@ -285,7 +286,7 @@ func (m *merge) set(at cell, parts []*set) bool {
 	if all.sketch != nil {
 		m.stats.EstimatedSets++
 	}
-	m.emit(m.contextOf(at), 0, all.size(), metric.GaugeType)
+	m.emit(at, 0, all.size(), metric.GaugeType)
 	resetAll(parts, (*set).reset)
 	return true
 }
@@ -308,7 +309,7 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 	m.percentiles = s.percentiles
 	for i := range o.suffixes {
 		a := &o.suffixes[i]
-		m.emit(m.contextOf(at), a.suffix, a.value(&s), a.kind)
+		m.emit(at, a.suffix, a.value(&s), a.kind)
 	}
 	resetAll(parts, (*histogram).reset)
 	return true
@@ -367,10 +368,10 @@ func resetAll[T any](parts []*T, reset func(*T)) {
 
 // emit adds a series to the batch, unless its value overflowed: the intake
 // refuses a whole payload for one infinity.
-func (m *merge) emit(context *metric.Context, suffix metric.Suffix, value float64, kind metric.SeriesType) {
+func (m *merge) emit(at cell, suffix metric.Suffix, value float64, kind metric.SeriesType) {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		m.stats.NotFinite++
 		return
 	}
-	m.batch.Series = append(m.batch.Series, metric.Series{Context: context, Suffix: suffix, Value: value, Type: kind})
+	m.batch.Series = append(m.batch.Series, metric.Series{Context: m.contexts.ref(at.slot), Suffix: suffix, Value: value, Type: kind})
 }

@@ -282,16 +282,18 @@ func writeBatch(out *bytes.Buffer, b *metric.Batch) {
 		}
 		return text
 	}
-	for _, s := range b.Series {
+	for i := range b.Series {
+		s := &b.Series[i]
+		c := b.Context(s)
 		stamp := stamp
 		if s.Time != 0 {
 			stamp = "@" + strconv.FormatInt(s.Time, 10)
 		}
 		unit := ""
-		if s.Unit() != "" {
-			unit = " " + s.Unit()
+		if s.Unit(c) != "" {
+			unit = " " + s.Unit(c)
 		}
-		fmt.Fprintf(out, "    %s %s %s%s = %s%s%s\n", stamp, s.Type, s.Context.Name(), s.Suffix.String(), number(s.Value), unit, about(s.Context))
+		fmt.Fprintf(out, "    %s %s %s%s = %s%s%s\n", stamp, s.Type, c.Name(), s.Suffix.String(), number(s.Value), unit, about(c))
 	}
 	for _, p := range b.Sketches {
 		s := p.Sketch

@@ -175,8 +175,9 @@ func pointsOf(t *testing.T, b *metric.Batch) map[string]float64 {
 		}
 		points[id] = v
 	}
-	for _, s := range b.Series {
-		put(s.Context, s.Suffix.String(), s.Value)
+	for i := range b.Series {
+		s := &b.Series[i]
+		put(b.Context(s), s.Suffix.String(), s.Value)
 	}
 	for _, p := range b.Sketches {
 		put(p.Context, ".count", float64(p.Sketch.Count))

@@ -47,10 +47,12 @@ func (o *overloaded) send(reader int, datagrams ...string) {
 func (o *overloaded) flushed() (values map[string]float64, sketches map[string]metric.Sketch) {
 	b := o.flusher.flush(time.Unix(0, 0), nil)
 	values, sketches = map[string]float64{}, map[string]metric.Sketch{}
-	for _, s := range b.Series {
-		values[s.Context.Name()+s.Suffix.String()] = s.Value
+	for i := range b.Series {
+		s := &b.Series[i]
+		name := b.Context(s).Name() + s.Suffix.String()
+		values[name] = s.Value
 		if s.Type == metric.Rate {
-			values[s.Context.Name()+s.Suffix.String()] *= b.Interval.Seconds()
+			values[name] *= b.Interval.Seconds()
 		}
 	}
 	for _, p := range b.Sketches {

@@ -45,7 +45,7 @@ func (o *ownSeries) add(b *metric.Batch, own Readings) {
 	for _, r := range o.readings {
 		state := o.state(r)
 		if r.Level {
-			b.Series = append(b.Series, metric.Series{Context: state.context, Value: r.Value, Type: metric.GaugeType})
+			b.Add(state.context, metric.Series{Value: r.Value, Type: metric.GaugeType})
 			continue
 		}
 		grown := r.Value - state.last
@@ -56,7 +56,7 @@ func (o *ownSeries) add(b *metric.Batch, own Readings) {
 			continue
 		}
 		state.last = r.Value
-		b.Series = append(b.Series, metric.Series{Context: state.context, Value: grown / b.Interval.Seconds(), Type: metric.Rate})
+		b.Add(state.context, metric.Series{Value: grown / b.Interval.Seconds(), Type: metric.Rate})
 	}
 }
 

@@ -45,15 +45,16 @@ func (w *Worker) pass(s *metric.Sample) {
 
 // passingContext returns the context of w.id, one for all points of an interval. It
 // is none of those that have values: it takes no slot and counts for no limit.
-func (w *Worker) passingContext() *metric.Context {
+func (w *Worker) passingContext() metric.ContextRef {
 	key := w.scratch.contextKey(&w.id, &w.policy.naming)
-	if c := w.passing[string(key)]; c != nil {
-		return c
+	if ref, ok := w.passing[string(key)]; ok {
+		return ref
 	}
 	c := metric.NewContext(key)
-	w.passing[c.Key()] = c
-	w.active.passedBytes += len(key) + int(unsafe.Sizeof(*c))
-	return c
+	ref := w.active.passing.Add(c)
+	w.passing[c.Key()] = ref
+	w.active.passedBytes += len(key) + int(unsafe.Sizeof(*c)+unsafe.Sizeof(c))
+	return ref
 }
 
 // addMessages takes the events and service checks of lines.
@@ -103,16 +104,19 @@ func bytesOf(tags []string) (n int) {
 func (m *merge) takePassed() {
 	for _, w := range m.a.workers {
 		c := w.spare
-		from := len(m.batch.Series)
+		from, moved := len(m.batch.Series), m.batch.Contexts.Take(&c.passing)
 		m.batch.Series = c.passed.appendTo(m.batch.Series)
 		for i := range m.batch.Series[from:] {
-			if s := &m.batch.Series[from+i]; s.Type == metric.Rate {
+			s := &m.batch.Series[from+i]
+			s.Context += moved
+			if s.Type == metric.Rate {
 				s.Value /= m.seconds
 			}
 		}
 		m.batch.Events = c.events.appendTo(m.batch.Events)
 		m.batch.Checks = c.checks.appendTo(m.batch.Checks)
-		c.passed, c.events, c.checks = pieces[metric.Series]{}, pieces[metric.Event]{}, pieces[metric.ServiceCheck]{}
+		c.passed, c.passing = pieces[metric.Series]{}, metric.Contexts{}
+		c.events, c.checks = pieces[metric.Event]{}, pieces[metric.ServiceCheck]{}
 		c.passedBytes, c.messageBytes = 0, 0
 	}
 }

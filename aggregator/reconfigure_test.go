@@ -84,11 +84,12 @@ func TestTotalsOverReloads(t *testing.T) {
 				t.Errorf("two intervals start at %v", b.Start)
 			}
 			last = b.Start.Unix()
-			for _, s := range b.Series {
+			for i := range b.Series {
+				s := &b.Series[i]
 				if s.Type == metric.Rate {
-					received[s.Context.Name()] += s.Value * b.Interval.Seconds()
+					received[b.Context(s).Name()] += s.Value * b.Interval.Seconds()
 				}
-				if slices.Contains(slices.Collect(s.Context.Tags()), "container_id:box") {
+				if slices.Contains(slices.Collect(b.Context(s).Tags()), "container_id:box") {
 					tagged++
 				} else {
 					untagged++

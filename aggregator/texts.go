@@ -20,38 +20,26 @@ type blockUse struct {
 	filled, live uint32 // words: of all contexts, of those that are not forgotten
 }
 
-// address is where a context is: the number of the block and the word in it. 0 is nowhere.
-type address uint32
+func (t *texts) at(a metric.ContextRef) *metric.Context { return contextIn(t.blocks, a) }
 
-const (
-	blockWords = 1 << blockBits
-	blockBits  = 14 // 64 KiB
-	maxBlocks  = 1 << (32 - blockBits)
-)
-
-func (a address) block() uint32 { return uint32(a >> blockBits) }
-func (a address) word() uint32  { return uint32(a % blockWords) }
-
-func (t *texts) at(a address) *metric.Context { return contextIn(t.blocks, a) }
-
-func contextIn(blocks [][]uint32, a address) *metric.Context {
-	return metric.ContextAt(blocks[a.block()][a.word():])
+func contextIn(blocks [][]uint32, a metric.ContextRef) *metric.Context {
+	return metric.ContextAt(blocks[a.Block()][a.Word():])
 }
 
 // add makes a context; ok is false if there are too many.
-func (t *texts) add(key []byte) (a address, ok bool) {
+func (t *texts) add(key []byte) (a metric.ContextRef, ok bool) {
 	words := uint32(metric.ContextWords(len(key)))
 	number := t.open
-	if number == 0 || t.use[number].filled+words > blockWords {
-		if number, ok = t.newBlock(max(words, blockWords)); !ok {
+	if number == 0 || t.use[number].filled+words > metric.BlockWords {
+		if number, ok = t.newBlock(max(words, metric.BlockWords)); !ok {
 			return 0, false
 		}
-		if words <= blockWords {
+		if words <= metric.BlockWords {
 			t.open = number
 		}
 	}
 	use := &t.use[number]
-	a = address(number<<blockBits | use.filled)
+	a = metric.RefTo(number, use.filled)
 	metric.PlaceContext(t.blocks[number][use.filled:], key)
 	use.filled += words
 	use.live += words
@@ -67,7 +55,7 @@ func (t *texts) newBlock(words uint32) (number uint32, ok bool) {
 	if len(t.blocks) == 0 {
 		t.blocks, t.use = make([][]uint32, 1), make([]blockUse, 1)
 	}
-	if len(t.blocks) == maxBlocks {
+	if len(t.blocks) == metric.MaxBlocks {
 		return 0, false
 	}
 	t.blocks, t.use = append(t.blocks, make([]uint32, words)), append(t.use, blockUse{})
@@ -75,8 +63,8 @@ func (t *texts) newBlock(words uint32) (number uint32, ok bool) {
 }
 
 // forget says that the context at a place is gone.
-func (t *texts) forget(a address) {
-	t.use[a.block()].live -= uint32(metric.ContextWords(len(t.at(a).Key())))
+func (t *texts) forget(a metric.ContextRef) {
+	t.use[a.Block()].live -= uint32(metric.ContextWords(len(t.at(a).Key())))
 }
 
 // isSparse reports whether it is time to empty a block.
@@ -86,14 +74,14 @@ func (t *texts) isSparse(number uint32) bool {
 }
 
 // empty moves the contexts of a block and lets the block go. slot returns where the
-// address of a context is kept, nil if it is forgotten.
-func (t *texts) empty(number uint32, slot func(address, *metric.Context) *address) {
+// ref of a context is kept, nil if it is forgotten.
+func (t *texts) empty(number uint32, slot func(metric.ContextRef, *metric.Context) *metric.ContextRef) {
 	words, filled := t.blocks[number], t.use[number].filled
 	for i := uint32(0); i < filled && t.use[number].live > 0; {
 		context := metric.ContextAt(words[i:])
 		key := context.Key()
 		size := uint32(metric.ContextWords(len(key)))
-		if at := slot(address(number<<blockBits|i), context); at != nil {
+		if at := slot(metric.RefTo(number, i), context); at != nil {
 			to, ok := t.add([]byte(key))
 			if !ok {
 				return // it stays, until there are fewer

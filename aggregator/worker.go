@@ -43,11 +43,11 @@ type Worker struct {
 
 	mu holds.Mutex // guards the fields below; taken once for a batch of packets
 	view
-	random  *rand.Rand                 // draws samples
-	passing map[string]*metric.Context // of points that are passed on in this interval
-	waiting waiting                    // samples, for the guard
-	active  *columns                   // filled by the reader
-	spare   *columns                   // read and emptied by the flusher, without mu
+	random  *rand.Rand                   // draws samples
+	passing map[string]metric.ContextRef // of points that are passed on in this interval, in active.passing
+	waiting waiting                      // samples, for the guard
+	active  *columns                     // filled by the reader
+	spare   *columns                     // read and emptied by the flusher, without mu
 	stats   workerStats
 	loss    loss // of the open interval
 }
@@ -76,7 +76,7 @@ func newWorker(a *Aggregator, number int, describe Describe, p *policy) *Worker 
 		aggregator: a,
 		number:     number,
 		describe:   describe,
-		passing:    map[string]*metric.Context{},
+		passing:    map[string]metric.ContextRef{},
 		random:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		view:       newView(p, nil),
 		active:     newColumns(),
@@ -204,7 +204,7 @@ func (w *Worker) swap() loss {
 	defer w.mu.Unlock()
 	w.active, w.spare = w.spare, w.active
 	if len(w.passing) > 0 {
-		w.passing = map[string]*metric.Context{}
+		w.passing = map[string]metric.ContextRef{}
 	}
 	total := w.loss.total
 	if w.aggregator.dropped != nil {

@@ -113,10 +113,11 @@ func TestTotalsUnderLoad(t *testing.T) {
 		var received float64
 		for b := range batches {
 			seen := map[string]bool{}
-			for _, s := range b.Series {
-				id := s.Context.Key() + s.Suffix.String()
+			for i := range b.Series {
+				s := &b.Series[i]
+				id := b.Context(s).Key() + s.Suffix.String()
 				if seen[id] {
-					t.Fatalf("%s has two points in one batch", s.Context.Name())
+					t.Fatalf("%s has two points in one batch", b.Context(s).Name())
 				}
 				seen[id] = true
 				if s.Type == metric.Rate {
@@ -233,12 +234,13 @@ func TestOwnReadingsBecomeSeries(t *testing.T) {
 		} {
 			b := <-batches
 			var got []string
-			for _, s := range b.Series {
+			for i := range b.Series {
+				s := &b.Series[i]
 				tags := ""
-				for tag := range s.Context.Tags() {
+				for tag := range b.Context(s).Tags() {
 					tags += " " + tag
 				}
-				got = append(got, fmt.Sprint(s.Type, " ", s.Context.Name(), " ", s.Value, tags))
+				got = append(got, fmt.Sprint(s.Type, " ", b.Context(s).Name(), " ", s.Value, tags))
 			}
 			if fmt.Sprint(got) != want {
 				t.Errorf("flush %d: got %v, want %s", i+1, got, want)

@@ -79,8 +79,9 @@ func TestNothingIsLostBetweenReadersAndDays(t *testing.T) {
 		go func() {
 			defer close(received)
 			for b := range batches {
-				for _, s := range b.Series {
-					switch s.Context.Name() {
+				for i := range b.Series {
+					s := &b.Series[i]
+					switch b.Context(s).Name() {
 					case "team.created":
 						counted += s.Value * b.Interval.Seconds()
 					case "usage.teams.users.7d":

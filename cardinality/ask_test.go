@@ -91,7 +91,8 @@ func TestSamplesWaitForAFold(t *testing.T) {
 		folded := map[string]float64{}
 		for i := range b.Series {
 			s := &b.Series[i]
-			if name, _ := strings.CutPrefix(s.Context.Name(), "metric."); strings.HasSuffix(s.Context.Key(), "user:_other_") {
+			c := b.Context(s)
+			if name, _ := strings.CutPrefix(c.Name(), "metric."); strings.HasSuffix(c.Key(), "user:_other_") {
 				folded[name+s.Suffix.String()] = s.Value
 			}
 		}
@@ -209,7 +210,7 @@ func TestLaterGaugesWaitToo(t *testing.T) {
 		var last float64
 		b := w.flush()
 		for i := range b.Series {
-			if s := &b.Series[i]; strings.HasSuffix(s.Context.Key(), "user:_other_") {
+			if s := &b.Series[i]; strings.HasSuffix(b.Context(s).Key(), "user:_other_") {
 				last = s.Value
 			}
 		}

@@ -18,7 +18,7 @@ import (
 // nonZero counts the series of a metric that are not sent as zero.
 func nonZero(b *metric.Batch, name string) (n int) {
 	for i := range b.Series {
-		if s := &b.Series[i]; s.Context.Name() == name && s.Value != 0 {
+		if s := &b.Series[i]; b.Context(s).Name() == name && s.Value != 0 {
 			n++
 		}
 	}

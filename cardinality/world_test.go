@@ -129,7 +129,7 @@ func (w *world) flush() *metric.Batch {
 func (w *world) count(b *metric.Batch) {
 	for i := range b.Series {
 		if s := &b.Series[i]; s.Type == metric.Rate && s.Suffix == 0 {
-			w.got[s.Context.Name()] += math.Round(s.Value * interval.Seconds())
+			w.got[b.Context(s).Name()] += math.Round(s.Value * interval.Seconds())
 		}
 	}
 }
@@ -161,7 +161,7 @@ func series(b *metric.Batch, name string) (all []string) {
 	}
 	for i := range b.Series {
 		if b.Series[i].Suffix == 0 || b.Series[i].Suffix == metric.AggregateSuffix("count") {
-			add(b.Series[i].Context)
+			add(b.Context(&b.Series[i]))
 		}
 	}
 	for i := range b.Sketches {

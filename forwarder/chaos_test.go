@@ -35,7 +35,7 @@ func (l *chaosLoad) batch(start time.Time, most int) *metric.Batch {
 	for range l.random.IntN(most) {
 		name, tag := name(), "padding:"+strconv.FormatUint(l.random.Uint64(), 36)
 		value := float64(l.serial) / 8
-		b.Series = append(b.Series, metric.Series{Context: contextOf(metric.Gauge, name, metric.Host{}, "", tag), Value: value, Type: metric.GaugeType})
+		b.Add(contextOf(metric.Gauge, name, metric.Host{}, "", tag), metric.Series{Value: value, Type: metric.GaugeType})
 		note("series ", name, []string{tag}, start.Unix(), value)
 	}
 	for range l.random.IntN(most/10 + 1) {

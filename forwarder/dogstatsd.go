@@ -133,7 +133,7 @@ func (d *dogStatsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop 
 	d.nextRest = map[seriesKey]float64{}
 	for i := range b.Series {
 		s := &b.Series[i]
-		name := s.Context.Name() + s.Suffix.String()
+		name := b.Context(s).Name() + s.Suffix.String()
 		d.gave(d.series(b, s, name), name, emit, drop)
 	}
 	d.flush(countLines, timed, emit)
@@ -225,11 +225,12 @@ func countValues(packet []byte) (n int) {
 // series gives a point to the client. A rate becomes the count of its interval
 // again.
 func (d *dogStatsD) series(b *metric.Batch, s *metric.Series, name string) error {
-	at, tags := time.Unix(timeOf(s, b), 0), d.tagsOf(b, s.Context)
+	context := b.Context(s)
+	at, tags := time.Unix(timeOf(s, b), 0), d.tagsOf(b, context)
 	if s.Type == metric.GaugeType {
 		return d.client.GaugeWithTimestamp(name, s.Value, tags, 1, at)
 	}
-	count, err := d.whole(seriesKey{s.Context.Key(), s.Suffix.String()}, countOf(s, b.Interval))
+	count, err := d.whole(seriesKey{context.Key(), s.Suffix.String()}, countOf(s, b.Interval))
 	if err != nil {
 		return err
 	}

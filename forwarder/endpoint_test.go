@@ -444,7 +444,7 @@ func exampleOfMany() *metric.Batch {
 	b := &metric.Batch{Start: time.Now(), Interval: 10 * time.Second, AgentHost: "web-1"}
 	for i := range 21 {
 		name := fmt.Sprintf("a <%d> \"b\"", i)
-		b.Series = append(b.Series, metric.Series{Context: contextOf(metric.Gauge, name, metric.Host{}, "", "a:b"), Value: float64(i), Type: metric.GaugeType})
+		b.Add(contextOf(metric.Gauge, name, metric.Host{}, "", "a:b"), metric.Series{Value: float64(i), Type: metric.GaugeType})
 		b.Sketches = append(b.Sketches, metric.SketchPoint{
 			Context: contextOf(metric.Distribution, name, metric.Host{}, ""), Sketch: metric.Sketch{Count: 1, Keys: []int32{0}, Counts: []uint32{1}},
 		})
@@ -461,7 +461,7 @@ func TestTooLargeIsSplit(t *testing.T) {
 		t.Run(compression, func(t *testing.T) {
 			b := exampleOfMany()
 			const monster = "the.monster"
-			b.Series[7].Context = contextOf(metric.Gauge, monster, metric.Host{}, "")
+			b.Series[7].Context = b.Contexts.Add(contextOf(metric.Gauge, monster, metric.Host{}, ""))
 			p, err := newPacker(compression, discard())
 			if err != nil {
 				t.Fatal(err)

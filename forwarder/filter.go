@@ -79,7 +79,7 @@ func (f *filter) apply(b *metric.Batch) *metric.Batch {
 		return b
 	}
 	part := *b
-	part.Series = keep(b.Series, func(s *metric.Series) bool { return f.takes(s.Context.Name(), s.Suffix.String()) })
+	part.Series = keep(b.Series, func(s *metric.Series) bool { return f.takes(b.Context(s).Name(), s.Suffix.String()) })
 	part.Sketches = keep(b.Sketches, func(p *metric.SketchPoint) bool { return f.takes(p.Context.Name(), "") })
 	part.Events = keep(b.Events, func(e *metric.Event) bool { return f.takes(e.Title, "") })
 	part.Checks = keep(b.Checks, func(c *metric.ServiceCheck) bool { return f.takes(c.Name, "") })

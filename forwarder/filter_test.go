@@ -92,14 +92,15 @@ func TestIncludeAndExclude(t *testing.T) {
 			}
 		})
 	}
-	if batch.Points() != 9 || batch.Series[1].Context.Name() != "load" {
+	if batch.Points() != 9 || batch.Context(&batch.Series[1]).Name() != "load" {
 		t.Error("a filter changed the batch that others read")
 	}
 }
 
 func namesOf(b *metric.Batch) (names []string) {
-	for _, s := range b.Series {
-		names = append(names, s.Context.Name()+s.Suffix.String())
+	for i := range b.Series {
+		s := &b.Series[i]
+		names = append(names, b.Context(s).Name()+s.Suffix.String())
 	}
 	for _, p := range b.Sketches {
 		names = append(names, p.Context.Name())
@@ -127,7 +128,7 @@ func TestFilterDoesNotAllocate(t *testing.T) {
 func BenchmarkFilter(b *testing.B) {
 	batch := &metric.Batch{}
 	for i := range 100_000 {
-		batch.Series = append(batch.Series, metric.Series{Context: contextOf(metric.Counter, fmt.Sprintf("shop.checkout.request.count%d", i), metric.Host{}, "", "env:prod")})
+		batch.Add(contextOf(metric.Counter, fmt.Sprintf("shop.checkout.request.count%d", i), metric.Host{}, "", "env:prod"), metric.Series{})
 	}
 	f := filterOfThree()
 	b.ReportAllocs()

@@ -34,14 +34,8 @@ func contextOf(kind metric.Kind, name string, host metric.Host, device string, t
 func example() *metric.Batch {
 	elsewhere := metric.Host{Explicit: true, Name: []byte("db-1")}
 	nowhere := metric.Host{Explicit: true}
-	return &metric.Batch{
+	b := &metric.Batch{
 		Start: start, Interval: 10 * time.Second, AgentHost: "web-1",
-		Series: []metric.Series{
-			{Context: contextOf(metric.Counter, "page.views", metric.Host{}, "", "env:prod"), Value: 1.2, Type: metric.Rate},
-			{Context: contextOf(metric.Gauge, "load", elsewhere, "sda"), Value: 0, Type: metric.GaugeType},
-			{Context: contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), Suffix: metric.AggregateSuffix("avg"), Value: -3, Type: metric.GaugeType},
-			{Context: contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), Suffix: metric.AggregateSuffix("count"), Value: 1e21, Type: metric.Rate},
-		},
 		Sketches: []metric.SketchPoint{{
 			Context: contextOf(metric.Distribution, "size", metric.Host{}, "sdb", "env:prod"),
 			Sketch: metric.Sketch{
@@ -50,6 +44,11 @@ func example() *metric.Batch {
 			},
 		}},
 	}
+	b.Add(contextOf(metric.Counter, "page.views", metric.Host{}, "", "env:prod"), metric.Series{Value: 1.2, Type: metric.Rate})
+	b.Add(contextOf(metric.Gauge, "load", elsewhere, "sda"), metric.Series{Value: 0, Type: metric.GaugeType})
+	b.Add(contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), metric.Series{Suffix: metric.AggregateSuffix("avg"), Value: -3, Type: metric.GaugeType})
+	b.Add(contextOf(metric.Timer, "query.time", nowhere, "", "a", "b:1,2"), metric.Series{Suffix: metric.AggregateSuffix("count"), Value: 1e21, Type: metric.Rate})
+	return b
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -183,11 +182,11 @@ func TestPayloadsAreUTF8(t *testing.T) {
 	host := metric.Host{Explicit: true, Name: []byte(odd)}
 	b := &metric.Batch{
 		Start: start, Interval: 10 * time.Second,
-		Series:   []metric.Series{{Context: contextOf(metric.Gauge, odd, host, odd, odd, "dd.internal.resource:"+odd+":"+odd), Type: metric.GaugeType}},
 		Sketches: []metric.SketchPoint{{Context: contextOf(metric.Distribution, odd, host, odd, odd), Sketch: metric.Sketch{Count: 1, Keys: []int32{0}, Counts: []uint32{1}}}},
 		Events:   []metric.Event{{Title: odd, Text: odd, Time: 1, Priority: "normal", AlertType: "info", Host: odd, Tags: []string{odd}}},
 		Checks:   []metric.ServiceCheck{{Name: odd, Time: 1, Host: odd, Message: odd, Tags: []string{odd}}},
 	}
+	b.Add(contextOf(metric.Gauge, odd, host, odd, odd, "dd.internal.resource:"+odd+":"+odd), metric.Series{Type: metric.GaugeType})
 	f, _ := deliver(t, toDatadog(intake.URL), b)
 	if s := f.Stats()[0]; s.Delivered != 4 {
 		t.Errorf("stats = %+v", s)
@@ -217,9 +216,7 @@ func TestPayloadsAreSplitWithinTheLimits(t *testing.T) {
 		if i < 10_000 {
 			tags = []string{fmt.Sprintf("noise:%x%x%x%x", random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())}
 		}
-		b.Series = append(b.Series, metric.Series{
-			Context: contextOf(metric.Gauge, name, metric.Host{}, "", tags...), Value: random.Float64(), Type: metric.GaugeType,
-		})
+		b.Add(contextOf(metric.Gauge, name, metric.Host{}, "", tags...), metric.Series{Value: random.Float64(), Type: metric.GaugeType})
 		want[name] = true
 	}
 	for i := range 3000 {
@@ -273,7 +270,7 @@ func TestOnePointTooLarge(t *testing.T) {
 		fmt.Fprintf(&monster, "%x", random.Uint64())
 	}
 	b := example()
-	b.Series[1].Context = contextOf(metric.Gauge, "monster", metric.Host{}, "", monster.String())
+	b.Series[1].Context = b.Contexts.Add(contextOf(metric.Gauge, "monster", metric.Host{}, "", monster.String()))
 	f, log := deliver(t, toDatadog(intake.URL), b)
 	if got := len(intake.Points()); got != 3 {
 		t.Errorf("%d points arrived, want 3", got)

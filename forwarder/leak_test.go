@@ -92,9 +92,8 @@ func TestMemoryWithADeadIntake(t *testing.T) {
 	)
 	b := metric.Batch{Interval: time.Second, AgentHost: "web-1"}
 	for i := range contexts {
-		b.Series = append(b.Series, metric.Series{
-			Context: contextOf(metric.Gauge, "requests."+strconv.Itoa(i%1000), metric.Host{}, "", "user:"+strconv.Itoa(i), "env:prod"), Type: metric.GaugeType,
-		})
+		c := contextOf(metric.Gauge, "requests."+strconv.Itoa(i%1000), metric.Host{}, "", "user:"+strconv.Itoa(i), "env:prod")
+		b.Add(c, metric.Series{Type: metric.GaugeType})
 	}
 	heap := func() int {
 		runtime.GC()

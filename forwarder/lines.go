@@ -82,9 +82,10 @@ func summaryOf(s *metric.Sketch) [9]namedValue {
 type jsonLines struct{}
 
 func (f jsonLines) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	dst = f.head(dst, timeOf(s, b), s.Context, s.Suffix.String(), s.Type.String())
+	context := b.Context(s)
+	dst = f.head(dst, timeOf(s, b), context, s.Suffix.String(), s.Type.String())
 	dst = appendJSONNumber(append(dst, `,"value":`...), s.Value)
-	return f.tail(dst, b, s.Context)
+	return f.tail(dst, b, context)
 }
 
 func (f jsonLines) sketch(dst []byte, b *metric.Batch, p *metric.SketchPoint) []byte {
@@ -145,9 +146,10 @@ func (jsonLines) check(dst []byte, c *metric.ServiceCheck) []byte {
 type textLines struct{}
 
 func (f textLines) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	dst = f.head(dst, timeOf(s, b), s.Type.String(), s.Context.Name(), s.Suffix.String())
+	context := b.Context(s)
+	dst = f.head(dst, timeOf(s, b), s.Type.String(), context.Name(), s.Suffix.String())
 	dst = appendJSONNumber(append(dst, ' '), s.Value)
-	return f.tail(dst, b, s.Context)
+	return f.tail(dst, b, context)
 }
 
 func (f textLines) sketch(dst []byte, b *metric.Batch, p *metric.SketchPoint) []byte {

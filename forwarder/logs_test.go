@@ -45,7 +45,7 @@ func TestLogsJSON(t *testing.T) {
 
 func TestLogsText(t *testing.T) {
 	b := example()
-	b.Series[0].Context = contextOf(metric.Counter, "evil\x1b[2J\u2028\xff", metric.Host{}, "", "env:prod")
+	b.Series[0].Context = b.Contexts.Add(contextOf(metric.Counter, "evil\x1b[2J\u2028\xff", metric.Host{}, "", "env:prod"))
 	got, n := appendLines(nil, textLines{}, b, 0)
 	want := `2026-11-21T10:00:10Z rate evil'\x1b'[2J'\u2028''\ufffd' 1.2 host=web-1 env:prod
 2026-11-21T10:00:10Z gauge load 0 host=db-1 device=sda
@@ -106,9 +106,9 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 }
 
 func TestLogsThatCannotBeWrittenAreCounted(t *testing.T) {
-	b := &metric.Batch{Start: start, Interval: time.Second}
+	b, some := &metric.Batch{Start: start, Interval: time.Second}, example()
 	for range 3 * linesAtOnce {
-		b.Series = append(b.Series, example().Series[0])
+		b.Add(some.Context(&some.Series[0]), some.Series[0])
 	}
 	var log lockedBuffer
 	l := &logs{label: "logs", out: &brokenWriter{after: 1}, format: jsonLines{}, log: slog.New(slog.NewTextHandler(&log, nil))}

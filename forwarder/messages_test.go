@@ -354,7 +354,7 @@ func TestTagsThatNameResources(t *testing.T) {
 	intake := testkit.NewIntake(t)
 	b := example()
 	b.Series = b.Series[:2]
-	b.Series[0].Context = contextOf(metric.Gauge, "load", metric.Host{}, "sda", tags...)
+	b.Series[0].Context = b.Contexts.Add(contextOf(metric.Gauge, "load", metric.Host{}, "sda", tags...))
 	b.Sketches[0].Context = contextOf(metric.Distribution, "size", metric.Host{}, "", tags...)
 	b.Events = []metric.Event{
 		{Title: "some", Time: 1, Priority: "low", AlertType: "info", Tags: tags},
@@ -415,8 +415,8 @@ func TestLinesOfMessages(t *testing.T) {
 			t.Errorf("%T: %d lines (-want +got):\n%s", test.format, n, diff)
 		}
 		// The rest of a batch, as after a first write.
-		mixed := messages()
-		mixed.Series, mixed.Sketches = example().Series, example().Sketches
+		mixed, points := messages(), example()
+		mixed.Series, mixed.Contexts, mixed.Sketches = points.Series, points.Contexts, points.Sketches
 		rest, n := appendLines(nil, test.format, mixed, 6)
 		if !strings.HasSuffix(test.want, string(rest)) || n != 3 {
 			t.Errorf("%T: %d lines from 6:\n%s", test.format, n, rest)

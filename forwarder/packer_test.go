@@ -65,7 +65,7 @@ func hostileBatch(r *rand.Rand, kind string) *metric.Batch {
 		mark := fmt.Sprintf("<%d|", n)
 		switch kind {
 		case "series", "series as JSON":
-			b.Series = append(b.Series, metric.Series{Context: contextOf(metric.Gauge, mark, metric.Host{}, "", text(length)), Type: metric.GaugeType, Value: r.Float64()})
+			b.Add(contextOf(metric.Gauge, mark, metric.Host{}, "", text(length)), metric.Series{Type: metric.GaugeType, Value: r.Float64()})
 		case "sketches":
 			s := metric.Sketch{Count: 1, Keys: []int32{1}, Counts: []uint32{1}}
 			b.Sketches = append(b.Sketches, metric.SketchPoint{Context: contextOf(metric.Distribution, mark, metric.Host{}, "", text(length)), Sketch: s})
@@ -226,7 +226,7 @@ func FuzzPacking(f *testing.F) {
 			records = records[3:]
 			switch asked {
 			case "series", "series as JSON":
-				b.Series = append(b.Series, metric.Series{Context: contextOf(metric.Gauge, mark, metric.Host{}, "", text), Type: metric.GaugeType})
+				b.Add(contextOf(metric.Gauge, mark, metric.Host{}, "", text), metric.Series{Type: metric.GaugeType})
 			case "sketches":
 				s := metric.Sketch{Count: 1, Keys: []int32{1}, Counts: []uint32{1}}
 				b.Sketches = append(b.Sketches, metric.SketchPoint{Context: contextOf(metric.Distribution, mark, metric.Host{}, "", text), Sketch: s})

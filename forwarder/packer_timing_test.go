@@ -34,9 +34,8 @@ func fleet(n int) *metric.Batch {
 		if i%4 < 2 {
 			tags = append(tags, fmt.Sprintf("zone:eu-west-1%c", 'a'+i%3))
 		}
-		b.Series = append(b.Series, metric.Series{
-			Context: contextOf(metric.Counter, name, metric.Host{}, "", tags...),
-			Value:   float64(r.IntN(1+r.IntN(10_000))) / 10, Type: metric.Rate,
+		b.Add(contextOf(metric.Counter, name, metric.Host{}, "", tags...), metric.Series{
+			Value: float64(r.IntN(1+r.IntN(10_000))) / 10, Type: metric.Rate,
 		})
 	}
 	return b
@@ -54,7 +53,7 @@ func latencies(n int) *metric.Batch {
 			count := 1 + r.Uint32N(1+r.Uint32N(300))
 			s.Keys, s.Counts, s.Count = append(s.Keys, key), append(s.Counts, count), s.Count+int64(count)
 		}
-		b.Sketches = append(b.Sketches, metric.SketchPoint{Context: b.Series[i].Context, Sketch: s})
+		b.Sketches = append(b.Sketches, metric.SketchPoint{Context: b.Context(&b.Series[i]), Sketch: s})
 	}
 	b.Series = nil
 	return b
@@ -97,7 +96,7 @@ func BenchmarkPackFloor(b *testing.B) {
 	gather := func() {
 		text = text[:0]
 		for i := range batch.Series {
-			c := batch.Series[i].Context
+			c := batch.Context(&batch.Series[i])
 			text = append(text, c.Name()...)
 			for tag := range c.Tags() {
 				text = append(text, tag...)

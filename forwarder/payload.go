@@ -139,7 +139,7 @@ func (p *packer) seriesSection(b *metric.Batch) section {
 	s := section{
 		route: &seriesRoute, n: len(b.Series), noun: "metric",
 		append: func(dst []byte, i int) []byte { return p.encoder.series(dst, b, &b.Series[i]) },
-		name:   func(i int) string { return b.Series[i].Context.Name() + b.Series[i].Suffix.String() },
+		name:   func(i int) string { return b.Context(&b.Series[i]).Name() + b.Series[i].Suffix.String() },
 	}
 	if p.seriesAsJSON {
 		s.route = &seriesJSONRoute

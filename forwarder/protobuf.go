@@ -105,7 +105,7 @@ func inUTF8(c *metric.Context) *metric.Context {
 
 // series appends a payload's record of one series.
 func (e *encoder) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	c := inUTF8(s.Context)
+	c := inUTF8(b.Context(s))
 	dst, from := openField(dst, payloadRecord)
 	if host, explicit := c.ExplicitHost(); !explicit {
 		dst = append(dst, e.host...)
@@ -133,7 +133,7 @@ func (e *encoder) series(dst []byte, b *metric.Batch, s *metric.Series) []byte {
 	dst = appendVarint(dst, pointTimestamp, uint64(timeOf(s, b)))
 	dst = closeField(dst, point)
 	dst = appendVarint(dst, seriesType, uint64(s.Type))
-	if unit := s.Unit(); unit != "" {
+	if unit := s.Unit(c); unit != "" {
 		dst = appendText(dst, seriesUnit, unit)
 	}
 	return closeField(append(dst, e.ending...), from)

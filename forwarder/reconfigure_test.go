@@ -47,10 +47,9 @@ func eventually(t *testing.T, what string, condition func() bool) {
 
 // A batch is a single point here: n is its value.
 func point(n int) *metric.Batch {
-	return &metric.Batch{
-		Start: time.Now().Truncate(time.Second), Interval: 10 * time.Second, AgentHost: "web-1",
-		Series: []metric.Series{{Context: contextOf(metric.Gauge, "n", metric.Host{}, ""), Value: float64(n), Type: metric.GaugeType}},
-	}
+	b := &metric.Batch{Start: time.Now().Truncate(time.Second), Interval: 10 * time.Second, AgentHost: "web-1"}
+	b.Add(contextOf(metric.Gauge, "n", metric.Host{}, ""), metric.Series{Value: float64(n), Type: metric.GaugeType})
+	return b
 }
 
 // give hands over a batch and waits until it is in the queues, and nothing before it.

@@ -94,9 +94,9 @@ func TestFractionsOfCountsAreKept(t *testing.T) {
 	one, other := contextOf(metric.Counter, "one", metric.Host{}, ""), contextOf(metric.Counter, "other", metric.Host{}, "")
 	sum, truth := 0.0, 0.0
 	for i := range 30 {
-		b := &metric.Batch{Start: start, Interval: 10 * time.Second, Series: []metric.Series{
-			{Context: one, Value: 1 / 0.3 / 10, Type: metric.Rate}, {Context: other, Value: float64(i) / 10, Type: metric.Rate},
-		}}
+		b := &metric.Batch{Start: start, Interval: 10 * time.Second}
+		b.Add(one, metric.Series{Value: 1 / 0.3 / 10, Type: metric.Rate})
+		b.Add(other, metric.Series{Value: float64(i) / 10, Type: metric.Rate})
 		truth += 1 / 0.3
 		var got packets
 		got.pack(t, d, b)
@@ -114,10 +114,11 @@ func TestFractionsOfCountsAreKept(t *testing.T) {
 	if len(d.rest) > 1 {
 		t.Errorf("%d rests are kept, of one series", len(d.rest))
 	}
+	b := &metric.Batch{Start: start, Interval: time.Second}
+	b.Add(one, metric.Series{Value: 1e19, Type: metric.Rate})
+	b.Add(one, metric.Series{Value: math.NaN(), Type: metric.GaugeType, Time: -5})
 	var got packets
-	got.pack(t, d, &metric.Batch{Start: start, Interval: time.Second, Series: []metric.Series{
-		{Context: one, Value: 1e19, Type: metric.Rate}, {Context: one, Value: math.NaN(), Type: metric.GaugeType, Time: -5},
-	}})
+	got.pack(t, d, b)
 	if got.dropped[DroppedTooLarge] != 1 || got.dropped[DroppedUnsupported] != 1 || len(d.rest) != 0 {
 		t.Errorf("dropped = %v, rests = %v", got.dropped, d.rest)
 	}
@@ -194,7 +195,7 @@ func TestPacketsCountPoints(t *testing.T) {
 	b := &metric.Batch{Start: start, Interval: 10 * time.Second, AgentHost: "web-1"}
 	for i := range 9000 {
 		name := fmt.Sprintf("m%d.%s", i, strings.Repeat("x", random.IntN(300)))
-		b.Series = append(b.Series, metric.Series{Context: contextOf(metric.Gauge, name, metric.Host{}, ""), Value: random.NormFloat64(), Type: metric.GaugeType})
+		b.Add(contextOf(metric.Gauge, name, metric.Host{}, ""), metric.Series{Value: random.NormFloat64(), Type: metric.GaugeType})
 	}
 	for i := range 60 {
 		name := fmt.Sprintf("d%d.%s", i, strings.Repeat("y", random.IntN(300)))
@@ -252,10 +253,9 @@ func TestStatsDLines(t *testing.T) {
 	if got.points != 5 || got.dropped[DroppedUnsupported] != 6 {
 		t.Errorf("%d points, dropped %v; want 5, and 6 that StatsD has no words for", got.points, got.dropped)
 	}
-	b = &metric.Batch{Start: start, Interval: time.Second, AgentHost: "web-1", Series: []metric.Series{
-		{Context: contextOf(metric.Gauge, "a", metric.Host{}, "sda", "dd.internal.resource:x:y", "k:v=w:x", "plain"), Value: 1, Type: metric.GaugeType},
-		{Context: contextOf(metric.Gauge, "b", metric.Host{Explicit: true}, ""), Value: 1, Type: metric.GaugeType},
-	}}
+	b = &metric.Batch{Start: start, Interval: time.Second, AgentHost: "web-1"}
+	b.Add(contextOf(metric.Gauge, "a", metric.Host{}, "sda", "dd.internal.resource:x:y", "k:v=w:x", "plain"), metric.Series{Value: 1, Type: metric.GaugeType})
+	b.Add(contextOf(metric.Gauge, "b", metric.Host{Explicit: true}, ""), metric.Series{Value: 1, Type: metric.GaugeType})
 	for style, want := range map[string]string{
 		TagsNone:      "a:1|g b:1|g",
 		TagsDogStatsD: "a:1|g|#host:web-1,device:sda,k:v=w:x,plain b:1|g",
@@ -276,7 +276,7 @@ func TestStatsDLines(t *testing.T) {
 func TestNegativeGaugesStayTogether(t *testing.T) {
 	b := &metric.Batch{Start: start, Interval: time.Second}
 	for i := range 100 {
-		b.Series = append(b.Series, metric.Series{Context: contextOf(metric.Gauge, fmt.Sprintf("g%d", i), metric.Host{}, ""), Value: -float64(i) - 1, Type: metric.GaugeType})
+		b.Add(contextOf(metric.Gauge, fmt.Sprintf("g%d", i), metric.Host{}, ""), metric.Series{Value: -float64(i) - 1, Type: metric.GaugeType})
 	}
 	var got packets
 	got.pack(t, &statsD{size: leastPacket, style: TagsNone, log: discard()}, b)
@@ -354,14 +354,15 @@ func (s *server) read(conn net.Conn) {
 
 // gaugeAndSizes is a batch of this moment, of a gauge and a distribution.
 func gaugeAndSizes(name string, interval time.Duration) *metric.Batch {
-	return &metric.Batch{
+	b := &metric.Batch{
 		Start: time.Now(), Interval: interval,
-		Series: []metric.Series{{Context: contextOf(metric.Gauge, name, metric.Host{}, ""), Value: 1, Type: metric.GaugeType}},
 		Sketches: []metric.SketchPoint{{
 			Context: contextOf(metric.Distribution, name+".size", metric.Host{}, ""),
 			Sketch:  metric.Sketch{Count: 1, Sum: 1, Min: 1, Max: 1, Avg: 1, Keys: []int32{1338}, Counts: []uint32{1}},
 		}},
 	}
+	b.Add(contextOf(metric.Gauge, name, metric.Host{}, ""), metric.Series{Value: 1, Type: metric.GaugeType})
+	return b
 }
 
 // A server that is down costs its own relay what has no time, counted, and the others
@@ -462,9 +463,8 @@ func TestDogStatsDHoldsFewPointsAtOnce(t *testing.T) {
 func manySeries(n int) *metric.Batch {
 	b := &metric.Batch{Start: start, Interval: 10 * time.Second, AgentHost: "web-1"}
 	for i := range n {
-		b.Series = append(b.Series, metric.Series{
-			Context: contextOf(metric.Counter, fmt.Sprintf("shop.checkout.count%d", i), metric.Host{}, "", "env:prod", "service:shop"), Value: float64(i) / 10, Type: metric.Rate,
-		})
+		c := contextOf(metric.Counter, fmt.Sprintf("shop.checkout.count%d", i), metric.Host{}, "", "env:prod", "service:shop")
+		b.Add(c, metric.Series{Value: float64(i) / 10, Type: metric.Rate})
 	}
 	return b
 }
@@ -498,7 +498,7 @@ func TestARelaysServerThatHangs(t *testing.T) {
 	b := &metric.Batch{Start: start, Interval: time.Hour}
 	one := contextOf(metric.Gauge, strings.Repeat("x", 4000), metric.Host{}, "")
 	for range 10_000 { // more than the buffers of a connection hold
-		b.Series = append(b.Series, metric.Series{Context: one, Value: 1, Type: metric.GaugeType})
+		b.Add(one, metric.Series{Value: 1, Type: metric.GaugeType})
 	}
 	queue := make(chan *metric.Batch, 1)
 	queue <- b

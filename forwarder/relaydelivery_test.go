@@ -75,7 +75,7 @@ func TestPacketsAreSentOnce(t *testing.T) {
 		for range 5 {
 			b := &metric.Batch{Start: time.Now(), Interval: time.Hour, Series: make([]metric.Series, 20)}
 			for i := range b.Series {
-				b.Series[i].Context = contextOf(metric.Counter, "c", metric.Host{}, "")
+				b.Series[i].Context = b.Contexts.Add(contextOf(metric.Counter, "c", metric.Host{}, ""))
 				fmt.Fprintf(&want, "%d.%d:1|c\n", b.Start.Unix(), i)
 			}
 			queue <- b
@@ -114,7 +114,7 @@ func TestALinkThatBreaksEveryFewPackets(t *testing.T) {
 		go func() { defer close(done); f.Run(queue) }()
 		b := &metric.Batch{Start: time.Now(), Interval: time.Hour, Series: make([]metric.Series, packets)}
 		for i := range b.Series {
-			b.Series[i].Context = contextOf(metric.Counter, "c", metric.Host{}, "")
+			b.Series[i].Context = b.Contexts.Add(contextOf(metric.Counter, "c", metric.Host{}, ""))
 		}
 		queue <- b
 		time.Sleep(packets / few * firstRelayBackoff)

@@ -47,9 +47,7 @@ func TestRotationBySizeLosesNoLine(t *testing.T) {
 	for n := range batches {
 		b := &metric.Batch{Start: start, Interval: time.Second}
 		for i := range points {
-			b.Series = append(b.Series, metric.Series{
-				Context: contextOf(metric.Gauge, fmt.Sprintf("m.%d.%d", n, i), metric.Host{}, ""), Type: metric.GaugeType,
-			})
+			b.Add(contextOf(metric.Gauge, fmt.Sprintf("m.%d.%d", n, i), metric.Host{}, ""), metric.Series{Type: metric.GaugeType})
 		}
 		all = append(all, b)
 	}

@@ -25,7 +25,7 @@ func beforeSeriesJSON(dst []byte, _ int, first bool) []byte {
 
 // seriesJSON is series in the other form.
 func (e *encoder) seriesJSON(dst []byte, b *metric.Batch, s *metric.Series) []byte {
-	c := inUTF8(s.Context)
+	c := inUTF8(b.Context(s))
 	dst = appendJSONString(append(dst, `{"metric":`...), c.Name(), s.Suffix.String())
 	dst = appendInt(append(dst, `,"type":`...), int64(s.Type))
 	dst = appendInt(append(dst, `,"points":[{"timestamp":`...), timeOf(s, b))
@@ -69,7 +69,7 @@ func (e *encoder) seriesJSON(dst []byte, b *metric.Batch, s *metric.Series) []by
 		}
 		dst[len(dst)-1] = ']'
 	}
-	dst = appendJSONField(dst, "unit", s.Unit())
+	dst = appendJSONField(dst, "unit", s.Unit(c))
 	dst = appendInt(append(dst, `,"interval":`...), int64(b.Interval/time.Second))
 	return append(dst, `,"metadata":{"origin":{"product":10,"metric_type":10}}}`...)
 }

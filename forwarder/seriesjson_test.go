@@ -46,12 +46,11 @@ func randomSeries(r *rand.Rand, n int) *metric.Batch {
 			tags = append(tags, []string{"", "", "", resourcePrefix, resourcePrefix + "pod:"}[r.IntN(5)]+randomText(r))
 		}
 		device := []string{"", "sda", randomText(r)}[r.IntN(3)]
-		b.Series = append(b.Series, metric.Series{
-			Context: contextOf(kinds[r.IntN(len(kinds))], fmt.Sprintf("%d.%s", i, randomText(r)), host, device, tags...),
-			Suffix:  []metric.Suffix{0, metric.AggregateSuffix("avg"), metric.PercentileSuffix(95)}[r.IntN(3)],
-			Value:   values[r.IntN(len(values))](),
-			Type:    []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
-			Time:    []int64{0, 0, 1 + r.Int64N(4e9)}[r.IntN(3)],
+		b.Add(contextOf(kinds[r.IntN(len(kinds))], fmt.Sprintf("%d.%s", i, randomText(r)), host, device, tags...), metric.Series{
+			Suffix: []metric.Suffix{0, metric.AggregateSuffix("avg"), metric.PercentileSuffix(95)}[r.IntN(3)],
+			Value:  values[r.IntN(len(values))](),
+			Type:   []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
+			Time:   []int64{0, 0, 1 + r.Int64N(4e9)}[r.IntN(3)],
 		})
 	}
 	return b

@@ -55,14 +55,15 @@ func (d *statsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop fun
 			timed++
 			continue
 		}
-		d.tagsOf(b, s.Context)
+		context := b.Context(s)
+		d.tagsOf(b, context)
 		d.lines = d.lines[:0]
 		if s.Type == metric.GaugeType {
-			d.gauge(s.Context.Name(), s.Suffix.String(), s.Value)
+			d.gauge(context.Name(), s.Suffix.String(), s.Value)
 		} else {
-			d.line(s.Context.Name(), s.Suffix.String(), countOf(s, b.Interval), "c")
+			d.line(context.Name(), s.Suffix.String(), countOf(s, b.Interval), "c")
 		}
-		d.add(1, s.Context.Name(), emit, drop)
+		d.add(1, context.Name(), emit, drop)
 	}
 	for i := range b.Sketches {
 		d.sketch(b, &b.Sketches[i], emit, drop)

@@ -13,6 +13,7 @@ type Batch struct {
 	Interval  time.Duration // nominal length, whole seconds
 	AgentHost string        // the host of contexts that name none
 	Series    []Series
+	Contexts  Contexts // of Series
 	Sketches  []SketchPoint
 	Events    []Event
 	Checks    []ServiceCheck
@@ -47,15 +48,24 @@ func (t SeriesType) String() string {
 	return "unknown"
 }
 
-// Series is one scalar point. Its metric name is Context.Name() + Suffix.String().
+// Series is one scalar point. Its metric name is Batch.Context(s).Name() + Suffix.String().
 //
-// A batch of a million contexts has a million of them, hence 32 bytes.
+// A batch of a million contexts has a million of them, hence 24 bytes and no pointer.
 type Series struct {
-	Context *Context
 	Value   float64
 	Time    int64 // Unix seconds, if the client said when it was; 0: the start of the interval
+	Context ContextRef
 	Type    SeriesType
 	Suffix  Suffix
+}
+
+// Context returns the context of one of the batch's series.
+func (b *Batch) Context(s *Series) *Context { return b.Contexts.At(s.Context) }
+
+// Add appends a series of a context that is in no block, whatever s says of that.
+func (b *Batch) Add(context *Context, s Series) {
+	s.Context = b.Contexts.Add(context)
+	b.Series = append(b.Series, s)
 }
 
 // Suffix is what stands behind the metric's name: nothing, or ".avg" and the like for an
@@ -96,9 +106,10 @@ var suffixes = func() (all [1 << 8]string) {
 }()
 
 // Unit returns the unit the value is in, "" if the client did not imply one: a
-// timer's aggregates are in milliseconds, except for how many there were.
-func (s *Series) Unit() string {
-	if k := s.Context.Kind(); (k == Timer || k == ClassicTimer) && s.Type == GaugeType {
+// timer's aggregates are in milliseconds, except for how many there were. The context is
+// that of the series.
+func (s *Series) Unit(context *Context) string {
+	if k := context.Kind(); (k == Timer || k == ClassicTimer) && s.Type == GaugeType {
 		return "millisecond"
 	}
 	return ""

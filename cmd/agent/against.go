@@ -149,7 +149,8 @@ func (r *replay) flush(start time.Time) {
 	b := r.aggregator.Flush(start)
 	for i := range b.Series {
 		s := &b.Series[i]
-		r.footprint(s.Context).add(s.Context.Key(), s.Suffix.String(), 1)
+		k := b.Context(s)
+		r.footprint(k).add(k.Key(), s.Suffix.String(), 1)
 	}
 	for i := range b.Sketches {
 		k := b.Sketches[i].Context

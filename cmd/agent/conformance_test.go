@@ -120,7 +120,8 @@ func (o *outcome) batch(b *metric.Batch) {
 	}
 	for i := range b.Series {
 		s := &b.Series[i]
-		o.add("%s %s %s%s", s.Type, plainText(s.Context.Name()+s.Suffix.String()), decimal(s.Value), about(s.Context, s.Time))
+		c := b.Context(s)
+		o.add("%s %s %s%s", s.Type, plainText(c.Name()+s.Suffix.String()), decimal(s.Value), about(c, s.Time))
 	}
 	for i := range b.Sketches {
 		c, s := b.Sketches[i].Context, &b.Sketches[i].Sketch

@@ -106,13 +106,15 @@ func (w *wired) send(format string, args ...any) {
 func (w *wired) flush() {
 	b := w.aggregator.Flush(w.start)
 	w.start = w.start.Add(b.Interval)
-	for _, s := range b.Series {
+	for i := range b.Series {
+		s := &b.Series[i]
 		if s.Type != metric.Rate || s.Value == 0 {
 			continue
 		}
-		tags := slices.Collect(s.Context.Tags())
-		w.byName[s.Context.Name()] += s.Value * b.Interval.Seconds()
-		w.byContext[s.Context.Name()+" "+strings.Join(tags, ",")] += s.Value * b.Interval.Seconds()
+		c := b.Context(s)
+		tags := slices.Collect(c.Tags())
+		w.byName[c.Name()] += s.Value * b.Interval.Seconds()
+		w.byContext[c.Name()+" "+strings.Join(tags, ",")] += s.Value * b.Interval.Seconds()
 	}
 }
 

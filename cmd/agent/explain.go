@@ -203,7 +203,7 @@ func writeOutcome(out io.Writer, b *metric.Batch, cfg config.Config) {
 		fmt.Fprintln(out)
 	}
 	for i := range b.Series {
-		context(b.Series[i].Context)
+		context(b.Context(&b.Series[i]))
 	}
 	for i := range b.Sketches {
 		context(b.Sketches[i].Context)

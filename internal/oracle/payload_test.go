@@ -114,11 +114,12 @@ func decode(t *testing.T, payload []byte, m message) {
 
 // wantSeries is the message of a series.
 func wantSeries(b *metric.Batch, s *metric.Series) *gogen.MetricPayload_MetricSeries {
+	c := b.Context(s)
 	var resources []*gogen.MetricPayload_Resource
-	if host := s.Context.Host(b.AgentHost); host != "" {
+	if host := c.Host(b.AgentHost); host != "" {
 		resources = append(resources, &gogen.MetricPayload_Resource{Type: "host", Name: host})
 	}
-	if device := s.Context.Device(); device != "" {
+	if device := c.Device(); device != "" {
 		resources = append(resources, &gogen.MetricPayload_Resource{Type: "device", Name: device})
 	}
 	seconds := b.Start.Unix()
@@ -127,11 +128,11 @@ func wantSeries(b *metric.Batch, s *metric.Series) *gogen.MetricPayload_MetricSe
 	}
 	return &gogen.MetricPayload_MetricSeries{
 		Resources: resources,
-		Metric:    s.Context.Name() + s.Suffix.String(),
-		Tags:      slices.Collect(s.Context.Tags()),
+		Metric:    c.Name() + s.Suffix.String(),
+		Tags:      slices.Collect(c.Tags()),
 		Points:    []*gogen.MetricPayload_MetricPoint{{Value: s.Value, Timestamp: seconds}},
 		Type:      map[metric.SeriesType]gogen.MetricPayload_MetricType{metric.Count: gogen.MetricPayload_COUNT, metric.Rate: gogen.MetricPayload_RATE, metric.GaugeType: gogen.MetricPayload_GAUGE}[s.Type],
-		Unit:      s.Unit(),
+		Unit:      s.Unit(c),
 		Interval:  int64(b.Interval / time.Second),
 		Metadata:  fromDogStatsD,
 	}
@@ -213,12 +214,11 @@ func randomBatch(r *rand.Rand) *metric.Batch {
 	}
 	kinds := []metric.Kind{metric.Counter, metric.Gauge, metric.Set, metric.Histogram, metric.Timer}
 	for i := range r.IntN(most) {
-		b.Series = append(b.Series, metric.Series{
-			Context: randomContext(r, kinds[r.IntN(len(kinds))], fmt.Sprintf("series.%d", i)),
-			Suffix:  []metric.Suffix{0, metric.AggregateSuffix("avg"), metric.PercentileSuffix(95)}[r.IntN(3)],
-			Value:   randomValue(r),
-			Type:    []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
-			Time:    []int64{0, 0, 1_700_000_000 + r.Int64N(1e9)}[r.IntN(3)],
+		b.Add(randomContext(r, kinds[r.IntN(len(kinds))], fmt.Sprintf("series.%d", i)), metric.Series{
+			Suffix: []metric.Suffix{0, metric.AggregateSuffix("avg"), metric.PercentileSuffix(95)}[r.IntN(3)],
+			Value:  randomValue(r),
+			Type:   []metric.SeriesType{metric.Count, metric.Rate, metric.GaugeType}[r.IntN(3)],
+			Time:   []int64{0, 0, 1_700_000_000 + r.Int64N(1e9)}[r.IntN(3)],
 		})
 	}
 	for i := range r.IntN(50) {

@@ -71,15 +71,16 @@ func typeOf(kind metrics.APIMetricType) metric.SeriesType {
 
 // compareSeries compares what the two made of one context; equal says whether two
 // values of a suffix are the same.
-func compareSeries(t *testing.T, got []metric.Series, want []*metrics.Serie, equal func(suffix string, got, want float64) bool) {
+func compareSeries(t *testing.T, b *metric.Batch, want []*metrics.Serie, equal func(suffix string, got, want float64) bool) {
 	t.Helper()
-	if len(got) != len(want) {
-		t.Fatalf("%d series, the agent has %d", len(got), len(want))
+	if len(b.Series) != len(want) {
+		t.Fatalf("%d series, the agent has %d", len(b.Series), len(want))
 	}
 	for i, w := range want {
-		g := got[i]
-		if g.Suffix.String() != w.NameSuffix || g.Type != typeOf(w.MType) || g.Unit() != w.Unit {
-			t.Errorf("got %q, %v, in %q; the agent has %q, %v, in %q", g.Suffix.String(), g.Type, g.Unit(), w.NameSuffix, w.MType, w.Unit)
+		g := &b.Series[i]
+		unit := g.Unit(b.Context(g))
+		if g.Suffix.String() != w.NameSuffix || g.Type != typeOf(w.MType) || unit != w.Unit {
+			t.Errorf("got %q, %v, in %q; the agent has %q, %v, in %q", g.Suffix.String(), g.Type, unit, w.NameSuffix, w.MType, w.Unit)
 		}
 		if v := w.Points[0].Value; !equal(g.Suffix.String(), g.Value, v) {
 			t.Errorf("%s: got %v, the agent has %v", g.Suffix.String(), g.Value, v)
@@ -117,7 +118,7 @@ func TestHistogramSumsAreTheAgents(t *testing.T) {
 					samples = append(samples, sample{v, rate})
 				}
 				r := rand.New(rand.NewPCG(7, 7))
-				got := aggregate(t, linesOf(r, "query.time", "h", samples), 1, r.IntN).Series
+				got := aggregate(t, linesOf(r, "query.time", "h", samples), 1, r.IntN)
 				want := agentSeries(t, metrics.HistogramType, "", forAgent(samples))
 				compareSeries(t, got, want, func(_ string, got, want float64) bool { return got == want })
 			})
@@ -161,7 +162,7 @@ func compareHistograms(t *testing.T, r *rand.Rand, samples []sample, readers int
 	for _, kind := range []struct{ letter, unit string }{{"h", ""}, {"ms", metrics.UnitMilliseconds}} {
 		want := agentSeries(t, metrics.HistogramType, kind.unit, forAgent(samples))
 		batch := aggregate(t, linesOf(r, "query.time", kind.letter, samples), readers, r.IntN)
-		compareSeries(t, batch.Series, want, func(suffix string, got, want float64) bool {
+		compareSeries(t, batch, want, func(suffix string, got, want float64) bool {
 			switch suffix {
 			case ".max", ".min":
 				return got == want
@@ -202,13 +203,15 @@ func onEdge(samples []sample, weight, a, b float64) bool {
 func TestHistogramBeyondTheAgentsDomain(t *testing.T) {
 	r := rand.New(rand.NewPCG(6, 6))
 	samples := []sample{{5, 1e-17}}
-	got := aggregate(t, linesOf(r, "query.time", "h", samples), 1, r.IntN).Series
+	got := aggregate(t, linesOf(r, "query.time", "h", samples), 1, r.IntN)
 	want := agentSeries(t, metrics.HistogramType, "", forAgent(samples))
-	if len(want) != len(got)-1 {
-		t.Fatalf("%d series, the agent has %d; want one more", len(got), len(want))
+	if len(want) != len(got.Series)-1 {
+		t.Fatalf("%d series, the agent has %d; want one more", len(got.Series), len(want))
 	}
-	compareSeries(t, got[:len(want)], want, func(_ string, got, want float64) bool { return got == want })
-	if last := got[len(want)]; last.Suffix != metric.PercentileSuffix(100) || last.Value != 5 {
+	last := got.Series[len(want)]
+	got.Series = got.Series[:len(want)]
+	compareSeries(t, got, want, func(_ string, got, want float64) bool { return got == want })
+	if last.Suffix != metric.PercentileSuffix(100) || last.Value != 5 {
 		t.Errorf("the last series is %s = %v, want .100percentile = 5", last.Suffix, last.Value)
 	}
 }
@@ -218,9 +221,9 @@ func TestCounterAndGaugeAreTheAgents(t *testing.T) {
 		samples := randomSamples(r, 2000, 1e-6, 1e290)
 		exactly := func(_ string, got, want float64) bool { return got == want }
 		batch := aggregate(t, linesOf(r, "page.views", "c", samples), 1, r.IntN)
-		compareSeries(t, batch.Series, agentSeries(t, metrics.CounterType, "", forAgent(samples)), exactly)
+		compareSeries(t, batch, agentSeries(t, metrics.CounterType, "", forAgent(samples)), exactly)
 		batch = aggregate(t, linesOf(r, "load", "g", samples), 1, r.IntN)
-		compareSeries(t, batch.Series, agentSeries(t, metrics.GaugeType, "", forAgent(samples)), exactly)
+		compareSeries(t, batch, agentSeries(t, metrics.GaugeType, "", forAgent(samples)), exactly)
 	})
 }
 
@@ -243,6 +246,6 @@ func TestSetIsTheAgents(t *testing.T) {
 			t.Skip("more than 4,096 members")
 		}
 		batch := aggregate(t, lines, 1+r.IntN(3), r.IntN)
-		compareSeries(t, batch.Series, want, func(_ string, got, want float64) bool { return got == want })
+		compareSeries(t, batch, want, func(_ string, got, want float64) bool { return got == want })
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/internal/holds"
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -16,7 +17,8 @@ import (
 // lock does for all.
 type contexts struct {
 	mu      holds.Mutex
-	wanted  atomic.Bool // by a reader, while another had it
+	wanted  atomic.Bool    // by a reader, while another had it
+	work    *priority.Work // of the flusher, which has the turns that endTurn ends
 	texts   texts
 	bySlot  [families]column[metric.ContextRef]
 	byKey   keyIndex
@@ -110,6 +112,7 @@ const pause = 200 * time.Microsecond
 // endTurn unlocks c for those who wait.
 func (c *contexts) endTurn() {
 	holds.EndTurn(&c.mu)
+	c.work.Yield()
 	if c.wanted.Swap(false) {
 		time.Sleep(pause)
 	}

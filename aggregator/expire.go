@@ -57,6 +57,7 @@ func (w *Worker) revive(doomed []slotID) {
 			}
 		}
 		holds.EndTurn(&w.mu)
+		w.aggregator.contexts.work.Yield()
 	}
 }
 
@@ -82,6 +83,7 @@ func (f *flusher) silent() []slotID {
 			if last != 0 && f.intervals-last >= keep {
 				ids = append(ids, slotID{fam, uint32(slot)})
 			}
+			f.work.Step()
 		}
 	}
 	return ids
@@ -105,6 +107,7 @@ func (w *Worker) sweep(aging bool, forget func(slotID) bool) {
 			return true
 		})
 		holds.EndTurn(&w.mu)
+		w.aggregator.contexts.work.Yield()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -18,6 +19,7 @@ type flusher struct {
 	expiry    uint32             // intervals of silence after which a context is forgotten
 	zeroFill  uint32             // intervals of silence during which a counter is sent as 0
 	kept      []float64          // by slot: the value of a kept gauge
+	work      priority.Work
 
 	interval   time.Duration // of which there are so many; what the configuration says comes into force when one ends
 	length     time.Duration // of the open interval: shorter than others after a change
@@ -54,6 +56,7 @@ func newFlusher(a *Aggregator, p *policy) *flusher {
 		outcomes: map[*metric.Profile]*outcome{}, own: ownSeries{known: map[ownKey]*ownState{}},
 		gaugeContexts: map[ownKey]*metric.Context{},
 	}
+	a.contexts.work = &f.work
 	f.configure(p)
 	return f
 }
@@ -100,6 +103,8 @@ func intervalsIn(d, interval time.Duration) uint32 {
 // flush ends the interval that began at start and returns what it made.
 func (f *flusher) flush(start time.Time, own Readings) *metric.Batch {
 	began := time.Now()
+	f.work.Begin()
+	defer f.work.End()
 	f.intervals++
 	f.seconds = f.length.Seconds()
 	f.a.settle()
@@ -219,6 +224,7 @@ func mergeFamily[T any](m *merge, f family, of func(*columns) *column[T], one fu
 				*seen = m.intervals
 				guarded[i][j].wasActive()
 			}
+			m.work.Step()
 		}
 	}
 }
@@ -312,6 +318,7 @@ func (m *merge) histogram(at cell, parts []*histogram) bool {
 		m.emit(at, a.suffix, a.value(&s), a.kind)
 	}
 	resetAll(parts, (*histogram).reset)
+	m.work.Yield()
 	return true
 }
 
@@ -329,6 +336,7 @@ func (m *merge) distribution(at cell, parts []*distribution) bool {
 		m.stats.NotFinite++
 	}
 	resetAll(parts, (*distribution).reset)
+	m.work.Yield()
 	return true
 }
 

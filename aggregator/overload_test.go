@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 	"github.com/weir-agent/weir/parser"
 )
@@ -236,4 +237,20 @@ func meanOf(values []float64) (mean, err float64) {
 	}
 	n := float64(len(values))
 	return mean, math.Sqrt(squares / (n - 1) / n)
+}
+
+// TestReadersHearOfAFlush: during a flush, readers stay away from their sockets for shorter.
+func TestReadersHearOfAFlush(t *testing.T) {
+	a := newForTest(DefaultConfig(), 1)
+	heard := false
+	a.flusher.flush(a.started, func(r []metric.Reading) []metric.Reading {
+		heard = priority.Busy()
+		return r
+	})
+	if !heard {
+		t.Error("there seemed to be no work during a flush")
+	}
+	if priority.Busy() {
+		t.Error("it never ended")
+	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/DataDog/datadog-go/v5/statsd"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -52,6 +53,7 @@ type dogStatsD struct {
 	client *statsd.ClientDirect
 	size   int // bytes in a packet
 	log    *slog.Logger
+	work   priority.Work
 
 	written packetList // by the client
 	values  int        // given to the client since it was flushed
@@ -130,14 +132,18 @@ func withoutClientTags(make func()) {
 func (d *dogStatsD) close() { _ = d.client.Close() } // all of it was flushed
 
 func (d *dogStatsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
+	d.work.Begin()
+	defer d.work.End()
 	d.nextRest = map[seriesKey]float64{}
 	for i := range b.Series {
 		s := &b.Series[i]
 		name := b.Context(s).Name() + s.Suffix.String()
 		d.gave(d.series(b, s, name), name, emit, drop)
+		d.work.Step()
 	}
 	d.flush(countLines, timed, emit)
 	for i := range b.Sketches {
+		d.work.Step()
 		d.sketch(b, &b.Sketches[i], emit, drop)
 	}
 	d.flush(countValues, untimed, emit)

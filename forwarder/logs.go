@@ -19,6 +19,7 @@ type logs struct {
 	out     io.Writer
 	file    *rotatedFile // nil for a standard stream
 	format  lineFormat
+	work    priority.Work
 	torn    bool // the last write ended within a line
 	log     *slog.Logger
 }
@@ -99,7 +100,10 @@ func (l *logs) write(ctx context.Context, b *metric.Batch, buffer []byte) []byte
 	points := int(b.Points())
 	for done := 0; done < points; {
 		var n int
+		l.work.Begin()
 		buffer, n = appendLines(buffer[:0], l.format, b, done)
+		l.work.Yield()
+		l.work.End() // for however long writing may take
 		if ctx.Err() != nil {
 			return buffer // abandoned: run has written them off
 		}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -86,6 +87,7 @@ type packer struct {
 
 	seriesAsJSON bool
 
+	work  priority.Work
 	emit  func(payload)
 	drop  func(points uint64, why DropReason)
 	start time.Time
@@ -122,6 +124,8 @@ func newPacker(compression string, log *slog.Logger) (*packer, error) {
 // pack hands the payloads of a batch to emit, and calls drop for points that fit
 // into none.
 func (p *packer) pack(b *metric.Batch, emit func(payload), drop func(points uint64, why DropReason)) {
+	p.work.Begin()
+	defer p.work.End()
 	p.start, p.emit, p.drop = b.Start, emit, drop
 	p.encoder.begin(b)
 	for _, s := range [...]section{
@@ -167,6 +171,7 @@ func (p *packer) packSection(s *section) {
 	p.raw, p.spans, p.first = p.raw[:0], p.spans[:0], 0
 	room := 0
 	for i := range s.n {
+		p.work.Step()
 		separator := len(p.raw)
 		if i > 0 && s.before != nil {
 			p.raw = s.before(p.raw, i, false)
@@ -259,6 +264,7 @@ func (p *packer) add(s *section, from, to int) bool {
 	}
 	before := p.body.bodyState
 	p.body.add(p.prefix, records)
+	p.work.Yield()
 	if p.body.length+p.body.ending(len(s.after)) > s.route.limits.compressed {
 		p.body.takeBack(before)
 		return false

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -37,6 +38,7 @@ type statsD struct {
 	size  int // bytes in a packet
 	style string
 	log   *slog.Logger
+	work  priority.Work
 
 	packet []byte
 	points uint64 // that end in packet
@@ -48,6 +50,8 @@ func (d *statsD) close() {}
 
 func (d *statsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop func(uint64, DropReason)) {
 	d.packet, d.points = d.packet[:0], 0
+	d.work.Begin()
+	defer d.work.End()
 	var timed uint64
 	for i := range b.Series {
 		s := &b.Series[i]
@@ -64,8 +68,10 @@ func (d *statsD) pack(b *metric.Batch, emit func([]byte, uint64, bool), drop fun
 			d.line(context.Name(), s.Suffix.String(), countOf(s, b.Interval), "c")
 		}
 		d.add(1, context.Name(), emit, drop)
+		d.work.Step()
 	}
 	for i := range b.Sketches {
+		d.work.Step()
 		d.sketch(b, &b.Sketches[i], emit, drop)
 	}
 	if len(d.packet) > 0 {

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weir-agent/weir/internal/priority"
 )
 
 const haveRecvmmsg = true
@@ -150,7 +152,7 @@ func (s *sweeper) sweep(stopped *atomic.Bool) error {
 			sum = drained{sum.datagrams + found.datagrams, sum.bytes + found.bytes, found.empty}
 		}
 		s.pacer.observe(before, sum, time.Now())
-		pause := s.pacer.pause()
+		pause := s.pacer.pause(priority.Busy())
 		if pause == 0 {
 			return nil
 		}

@@ -10,7 +10,7 @@ import (
 // pacer decides how long a reader stays away from its socket.
 //
 // A pause is at most maxPause, which nobody notices in numbers that are
-// aggregated for seconds. At the rate just seen it must not gather more
+// aggregated for seconds, and shorter beside work that can keep the reader waiting. At the rate just seen it must not gather more
 // than enough, nor fill more than a quarter of the receive buffer; and
 // a sender that goes flat out all of a sudden must not be able to fill all of
 // it. BenchmarkReceive and docs/decisions.md have the figures.
@@ -65,6 +65,11 @@ const (
 	enoughBytes = 384 << 10
 	// worthwhile is how many datagrams a pause has to be expected to gather.
 	worthwhile = 2
+	// hurriedPause is the longest while there is work that can keep a reader waiting
+	// when it comes back, and hurriedEnough gathers enough even then: a host with many
+	// contexts is busy only now and then, one with few datagrams need not hurry.
+	hurriedPause  = time.Millisecond
+	hurriedEnough = 64
 	// bookkeeping is the kernel memory that a datagram takes beside its bytes.
 	bookkeeping = 768
 	// usualQueue and usualSendBuffer are what most systems are set to.
@@ -104,11 +109,15 @@ func (p *pacer) observe(m memory, found drained, now time.Time) {
 	p.bytes = max(float64(found.bytes)/elapsed, p.bytes*forget)
 }
 
-// pause returns how long to stay away; 0 means to wait for the next datagram.
-func (p *pacer) pause() time.Duration {
+// pause returns how long to stay away; 0 means to wait for the next datagram. busy says
+// that there is work which can keep the reader waiting when it comes back.
+func (p *pacer) pause(busy bool) time.Duration {
 	longest := min(maxPause.Seconds(), p.bound())
 	if p.datagrams > 0 {
 		longest = min(longest, enough/p.datagrams, enoughBytes/max(p.bytes, 1))
+		if busy {
+			longest = min(longest, max(hurriedPause.Seconds(), hurriedEnough/p.datagrams))
+		}
 	}
 	if p.datagrams*longest < worthwhile || p.queue > 0 && longest < minPause.Seconds() {
 		return 0

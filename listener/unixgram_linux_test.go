@@ -370,12 +370,12 @@ func TestQueuePacer(t *testing.T) {
 			now := time.Unix(0, 0)
 			p.observe(memory{}, drained{}, now)
 			for range 100 {
-				elapsed := max(p.pause(), time.Millisecond)
+				elapsed := max(p.pause(false), time.Millisecond)
 				now = now.Add(elapsed)
 				n := int(test.rate * elapsed.Seconds())
 				p.observe(memory{}, drained{datagrams: n, bytes: n * test.size}, now)
 			}
-			pause := p.pause()
+			pause := p.pause(false)
 			if pause < test.least || pause > test.most {
 				t.Errorf("pause = %v, want %v to %v", pause, test.least, test.most)
 			}

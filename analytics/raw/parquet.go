@@ -23,6 +23,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/internal/priority"
 )
 
 // converter makes Parquet of files that are whole: one for each event in it, since each
@@ -87,6 +88,7 @@ const convertAtEnd = 5 * time.Second
 
 // run converts files until close.
 func (c *converter) run() {
+	priority.Lower()
 	var deadline time.Time
 	for {
 		c.mu.Lock()

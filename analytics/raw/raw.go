@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/analytics/plan"
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -41,6 +42,7 @@ type Sink struct {
 	queues []*Queue
 
 	stats   stats
+	work    priority.Work
 	row     row // under way
 	scratch []byte
 }
@@ -177,6 +179,7 @@ func (s *Sink) drain(now time.Time) {
 }
 
 func (s *Sink) write(l *Line, n, received int64, kept bool) {
+	s.work.Step()
 	if !s.encoder.encode(l, n, received, kept, &s.row) {
 		s.stats.sampledOut.Add(1)
 		return

@@ -25,14 +25,14 @@ const module = "github.com/weir-agent/weir/"
 // import any room: they are the wiring in small.
 var mayImport = map[string][]string{
 	"metric":            {},
-	"listener":          {"metric"},
+	"listener":          {"metric", "internal/priority"},
 	"parser":            {"metric"},
 	"rules":             {"metric"},
 	"cardinality":       {"metric", "internal/diskio", "internal/holds"},
-	"aggregator":        {"metric", "internal/holds"},
+	"aggregator":        {"metric", "internal/holds", "internal/priority"},
 	"forwarder":         {"metric", "internal/diskio", "internal/priority"},
 	"analytics":         {"metric", "analytics/plan", "analytics/fleet", "analytics/raw", "analytics/report", "internal/diskio"},
-	"analytics/raw":     {"metric", "analytics/plan", "internal/diskio"},
+	"analytics/raw":     {"metric", "analytics/plan", "internal/diskio", "internal/priority"},
 	"analytics/report":  {"metric", "internal/diskio"},
 	"analytics/fleet":   {"metric"},
 	"analytics/plan":    {"metric", "internal/spelling"},

@@ -1,7 +1,8 @@
 // Package priority lets work that can wait leave the processor to what cannot: the
 // readers of sockets, and whatever else runs on the host.
 //
-// In: the goroutine that calls. Out: its thread, with a lower priority.
+// In: the goroutine that calls. Out: its thread, with a lower priority, and its work in
+// short turns.
 package priority
 
 // niceness is what Lower makes it: a third of the usual share of a busy processor, so

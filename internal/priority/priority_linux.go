@@ -21,3 +21,7 @@ func Lower() {
 // usual is what the kernel says of a niceness of 0 (getpriority(2): its own call returns
 // 20 less the niceness, so that it is never below 0).
 const usual = 20
+
+// yield lets another thread run that waits for this processor. Go's scheduler does not
+// hear of it: what it has to run is not what is waited for.
+func yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -2,7 +2,10 @@ package priority
 
 import (
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,4 +44,68 @@ func TestLower(t *testing.T) {
 	if got := niceOfThread(t); got != before {
 		t.Errorf("another thread's niceness became %d, want %d as before", got, before)
 	}
+}
+
+// TestYield: a thread that shares a worker's processor gets it when a turn of the worker's
+// ends, not only when the kernel ticks: that would be twice in so short a time.
+func TestYield(t *testing.T) {
+	var processors unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &processors); err != nil {
+		t.Fatal(err)
+	}
+	only := oneOf(&processors)
+	var stop atomic.Bool
+	var threads sync.WaitGroup
+	pinned := func(f func()) {
+		threads.Go(func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends with its affinity
+			if err := unix.SchedSetaffinity(0, &only); err != nil {
+				t.Error(err)
+			}
+			f()
+		})
+	}
+	started := make(chan struct{})
+	pinned(func() {
+		close(started)
+		for !stop.Load() {
+			_, _, _ = unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+		}
+	})
+	const turns = 50
+	pinned(func() {
+		defer stop.Store(true)
+		<-started
+		work := Work{began: time.Now(), turn: turn}
+		before := interruptions(t)
+		for range turns {
+			for began := work.began; work.began.Equal(began); {
+				work.Yield()
+			}
+		}
+		// Not each time, since the kernel is fair: after a long turn the other has to wait.
+		if got := interruptions(t) - before; got < turns/4 {
+			t.Errorf("the other thread was let in %d times in %d turns", got, turns)
+		}
+	})
+	threads.Wait()
+}
+
+// interruptions returns how often the thread lost the processor that it could have used.
+func interruptions(t *testing.T) int64 {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &used); err != nil {
+		t.Fatal(err)
+	}
+	return used.Nivcsw
+}
+
+func oneOf(processors *unix.CPUSet) (one unix.CPUSet) {
+	for i := range 1024 {
+		if processors.IsSet(i) {
+			one.Set(i)
+			return one
+		}
+	}
+	panic("BUG: there is no processor")
 }

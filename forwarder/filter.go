@@ -4,6 +4,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -37,6 +38,7 @@ func (p pattern) match(name string) bool {
 type filter struct {
 	include, exclude []pattern
 	name             []byte // with a suffix: the one that is looked at
+	work             priority.Work
 }
 
 func newFilter(cfg *DestinationConfig) *filter {
@@ -56,6 +58,7 @@ func newFilter(cfg *DestinationConfig) *filter {
 // Hot path: once a point and destination. No allocation; TestFilterDoesNotAllocate
 // checks that.
 func (f *filter) takes(name, suffix string) bool {
+	f.work.Step()
 	if suffix != "" {
 		f.name = append(append(f.name[:0], name...), suffix...)
 		name = unsafe.String(&f.name[0], len(f.name)) // for as long as this call
@@ -78,6 +81,8 @@ func (f *filter) apply(b *metric.Batch) *metric.Batch {
 	if len(f.include)+len(f.exclude) == 0 {
 		return b
 	}
+	f.work.Begin()
+	defer f.work.End()
 	part := *b
 	part.Series = keep(b.Series, func(s *metric.Series) bool { return f.takes(b.Context(s).Name(), s.Suffix.String()) })
 	part.Sketches = keep(b.Sketches, func(p *metric.SketchPoint) bool { return f.takes(p.Context.Name(), "") })

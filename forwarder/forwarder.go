@@ -190,15 +190,21 @@ func (f *Forwarder) start(d destination, waiting int, begin func()) *outlet {
 	return o
 }
 
-// hand gives a batch to all destinations.
+// hand gives a batch to all destinations. What is whose is found before the first of them
+// begins: Go has as many processors beside the readers' as there are, and if more want one,
+// its scheduler, which knows no priorities, lets a reader wait 10 ms for each.
 func (f *Forwarder) hand(b *metric.Batch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, o := range f.outlets {
-		part := b
+	parts := make([]*metric.Batch, len(f.outlets))
+	for i := range parts {
+		parts[i] = b
 		if i < len(f.filters) {
-			part = f.filters[i].apply(b)
+			parts[i] = f.filters[i].apply(b)
 		}
+	}
+	for i, o := range f.outlets {
+		part := parts[i]
 		points := part.Points()
 		if points == 0 {
 			continue

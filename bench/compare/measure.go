@@ -373,8 +373,11 @@ func (f *footprint) each() []float64 {
 // ends before the next flush.
 const idleFor = 6 * time.Second
 
+// twoFlushes is a time in which every server flushes twice, whatever the windows are.
+const twoFlushes = 21 * time.Second
+
 // measureFootprint sends counters of so many contexts, at half the highest rate of packed
-// datagrams, through at least three windows, which have three flushes.
+// datagrams, through at least three windows, and two flushes.
 func (b *bench) measureFootprint(s *server, f *footprint, highestMetrics float64) error {
 	var r footprint1
 	i, err := b.start(s, f.Contexts, false)
@@ -390,7 +393,7 @@ func (b *bench) measureFootprint(s *server, f *footprint, highestMetrics float64
 	}
 	t := traffic{packet: 1432, contexts: f.Contexts, tags: f.Tags, kinds: "counters"}
 	rate := highestMetrics / 2
-	duration := max(3*b.window, time.Duration(2*float64(f.Contexts)/rate*float64(time.Second)))
+	duration := max(3*b.window, twoFlushes, time.Duration(2*float64(f.Contexts)/rate*float64(time.Second)))
 	if err := b.warm(i, t, rate/20); err != nil { // about 20 metrics a datagram
 		return err
 	}

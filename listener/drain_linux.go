@@ -16,6 +16,9 @@ const haveRecvmmsg = true
 const (
 	// packetsAtOnce is how many datagrams one recvmmsg may return.
 	packetsAtOnce = 64
+	// behindShare is the part of the receive buffer that is full when a reader is
+	// behind: a pause fills no more than that.
+	behindShare = 8
 	// callsAtOnce bounds how long a drain goes on without a look at anything
 	// else.
 	callsAtOnce = 64
@@ -125,6 +128,7 @@ type sweeper struct {
 	pacer  pacer
 	stats  *readerStats
 	handle func([]Packet)
+	reader priority.Reader
 }
 
 func newSweeper(s *socket, d *drain, p pacer, stats *readerStats, handle func([]Packet)) *sweeper {
@@ -134,14 +138,18 @@ func newSweeper(s *socket, d *drain, p pacer, stats *readerStats, handle func([]
 // sweep empties the socket again and again until waiting for the next datagram
 // is better than a pause, or until stopped.
 //
+// While it reads, work that can wait hears if the receive buffer was filling up.
+//
 // It sleeps without telling the Go scheduler, whose monitor would otherwise wake
 // up every 20 microseconds for a while after each pause, which doubles the cost
 // of a gentle rate (docs/decisions.md). The price: a reader keeps a processor of
 // the scheduler (Listener.Processors), and the garbage collector interrupts a
 // pause by a signal when it stops the world.
 func (s *sweeper) sweep(stopped *atomic.Bool) error {
+	defer s.reader.Behind(false)
 	for !stopped.Load() {
 		before := s.pacer.memoryOf(s.socket.fd)
+		s.tell(before)
 		s.stats.wakeups.Add(1)
 		var sum drained
 		for !sum.empty && !stopped.Load() {
@@ -150,6 +158,9 @@ func (s *sweeper) sweep(stopped *atomic.Bool) error {
 				return fmt.Errorf("receive: %w", err)
 			}
 			sum = drained{sum.datagrams + found.datagrams, sum.bytes + found.bytes, found.empty}
+			if !found.empty { // callsAtOnce were not enough
+				s.tell(s.pacer.memoryOf(s.socket.fd))
+			}
 		}
 		s.pacer.observe(before, sum, time.Now())
 		pause := s.pacer.pause(priority.Busy())
@@ -163,6 +174,9 @@ func (s *sweeper) sweep(stopped *atomic.Bool) error {
 	}
 	return nil
 }
+
+// tell lets work that can wait hear whether the reader is behind.
+func (s *sweeper) tell(m memory) { s.reader.Behind(m.used > m.buffer/behindShare) }
 
 // last empties the socket for the last time.
 func (s *sweeper) last() {

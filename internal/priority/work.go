@@ -19,13 +19,29 @@ const (
 	// turn is how long work goes on until it offers the processor.
 	turn = 200 * time.Microsecond
 	// share is what work takes of a processor on which others are always busy: 1 in so
-	// many parts, as it has by its niceness.
-	share = 4
+	// many parts, as it has by its niceness; and smallShare while readers are behind.
+	share      = 4
+	smallShare = 10
 	// stepsAtOnce is how many steps are taken without a look at the clock.
 	stepsAtOnce = 32
 )
 
-var underWay atomic.Int32
+var underWay, behind atomic.Int32
+
+// Reader tells work how one reader gets on.
+type Reader struct{ isBehind bool }
+
+// Behind says whether the reader has so much to do that it may soon lose some.
+func (r *Reader) Behind(is bool) {
+	if is == r.isBehind {
+		return
+	}
+	if r.isBehind = is; is {
+		behind.Add(1)
+	} else {
+		behind.Add(-1)
+	}
+}
 
 // Busy reports whether there is work under way: then readers better not stay away for
 // long, since they may have to wait when they come back.
@@ -60,8 +76,13 @@ func (w *Work) Yield() {
 	}
 	yield()
 	w.began = time.Now()
-	w.turn = nextTurn(w.began.Sub(now))
+	w.turn = nextTurn(w.began.Sub(now), behind.Load() > 0)
 }
 
 // nextTurn returns how long the turn may be that follows a wait.
-func nextTurn(waited time.Duration) time.Duration { return max(turn, waited/(share-1)) }
+func nextTurn(waited time.Duration, behind bool) time.Duration {
+	if behind {
+		return max(turn, waited/(smallShare-1))
+	}
+	return max(turn, waited/(share-1))
+}

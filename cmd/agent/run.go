@@ -181,7 +181,10 @@ func (a *agent) run(ctx context.Context, meanwhile func(context.Context)) error 
 		priority.Lower()
 		a.runRaw(noMoreEvents)
 	})
-	stages.Go(func() { a.forwarder.Run(batches) })
+	stages.Go(func() {
+		priority.Lower()
+		a.forwarder.Run(batches)
+	})
 	stages.Go(func() { a.reportEveryMinute(noMoreSamples) })
 	stages.Go(func() { a.guard.Run(noMoreSamples) })
 	listening, listened := context.WithCancel(ctx)

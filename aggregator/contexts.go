@@ -215,7 +215,7 @@ type snapshot struct {
 	blocks  [][]uint32
 }
 
-func (s *snapshot) context(slot uint32) *metric.Context { return contextIn(s.blocks, s.ref(slot)) }
+func (s *snapshot) context(slot uint32) *metric.Context { return s.ref(slot).In(s.blocks) }
 
 func (s *snapshot) ref(slot uint32) metric.ContextRef { return s.places[slot/chunkLen][slot%chunkLen] }
 

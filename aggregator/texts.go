@@ -20,11 +20,7 @@ type blockUse struct {
 	filled, live uint32 // words: of all contexts, of those that are not forgotten
 }
 
-func (t *texts) at(a metric.ContextRef) *metric.Context { return contextIn(t.blocks, a) }
-
-func contextIn(blocks [][]uint32, a metric.ContextRef) *metric.Context {
-	return metric.ContextAt(blocks[a.Block()][a.Word():])
-}
+func (t *texts) at(a metric.ContextRef) *metric.Context { return a.In(t.blocks) }
 
 // add makes a context; ok is false if there are too many.
 func (t *texts) add(key []byte) (a metric.ContextRef, ok bool) {

@@ -16,8 +16,8 @@ const haveRecvmmsg = true
 const (
 	// packetsAtOnce is how many datagrams one recvmmsg may return.
 	packetsAtOnce = 64
-	// behindShare is the part of the receive buffer that is full when a reader is
-	// behind: a pause fills no more than that.
+	// behindShare: a reader is behind that finds more than one of so many parts of its
+	// receive buffer full. In a hurried pause less comes in, unless the buffer is small.
 	behindShare = 8
 	// callsAtOnce bounds how long a drain goes on without a look at anything
 	// else.

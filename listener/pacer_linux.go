@@ -10,10 +10,11 @@ import (
 // pacer decides how long a reader stays away from its socket.
 //
 // A pause is at most maxPause, which nobody notices in numbers that are
-// aggregated for seconds, and shorter beside work that can keep the reader waiting. At the rate just seen it must not gather more
-// than enough, nor fill more than a quarter of the receive buffer; and
-// a sender that goes flat out all of a sudden must not be able to fill all of
-// it. BenchmarkReceive and docs/decisions.md have the figures.
+// aggregated for seconds, and shorter beside work that can keep the reader
+// waiting. At the rate just seen it must not gather more than enough, nor fill
+// more than a quarter of the receive buffer; and a sender that goes flat out all
+// of a sudden must not be able to fill all of it. BenchmarkReceive and
+// docs/decisions.md have the figures.
 //
 // A Unix socket has no receive buffer: it holds a number of datagrams, and each
 // sender may have some memory of them under way. Beyond either, senders wait for

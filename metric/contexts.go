@@ -25,6 +25,9 @@ func (r ContextRef) Block() uint32 { return uint32(r >> blockBits) }
 // Word returns where in the block the context is.
 func (r ContextRef) Word() uint32 { return uint32(r % BlockWords) }
 
+// In returns the context in its block.
+func (r ContextRef) In(blocks [][]uint32) *Context { return ContextAt(blocks[r.Block()][r.Word():]) }
+
 // Contexts are what the ContextRefs of a batch refer to.
 type Contexts struct {
 	// Blocks are memory in which PlaceContext put contexts, by number. Nobody writes where
@@ -39,7 +42,7 @@ func (c *Contexts) At(r ContextRef) *Context {
 	if r&apart != 0 {
 		return c.apart[r&^apart]
 	}
-	return ContextAt(c.Blocks[r.Block()][r.Word():])
+	return r.In(c.Blocks)
 }
 
 // Take adds those of another that are in no block, and returns by how much their refs

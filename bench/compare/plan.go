@@ -91,7 +91,7 @@ func (p *plan) estimate(b *bench, servers []*server) (sum time.Duration) {
 			}
 			for range p.sizes {
 				if s.takes(scenarios[0], tags) {
-					sum += time.Duration(p.contextRuns) * (3*b.window + around + idleFor + 20*time.Second)
+					sum += time.Duration(p.contextRuns) * (max(3*b.window, twoFlushes) + around + idleFor + 20*time.Second)
 				}
 			}
 		}

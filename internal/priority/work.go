@@ -81,8 +81,9 @@ func (w *Work) Yield() {
 
 // nextTurn returns how long the turn may be that follows a wait.
 func nextTurn(waited time.Duration, behind bool) time.Duration {
+	parts := time.Duration(share)
 	if behind {
-		return max(turn, waited/(smallShare-1))
+		parts = smallShare
 	}
-	return max(turn, waited/(share-1))
+	return max(turn, waited/(parts-1))
 }

@@ -83,14 +83,15 @@ func reloadUnderLoad(t *testing.T, binary string) {
 		"tags: [env:b]\nexpiry: {context: 2m}\nrules: [{match: '*', drop_tags: [sender]}]\nforwarders: [{type: datadog, include: ['*']}, {type: logs, output: " + lines + "}]\n",
 	}
 	replace(t, file, configs[0])
-	p := startConfigured(t, binary, file, toIntake(intake)...)
+	socket := filepath.Join(t.TempDir(), "s") // whose senders wait, where those of UDP would lose
+	p := startConfigured(t, binary, file, append(toIntake(intake), "WEIR_LISTEN_UNIX_DATAGRAM="+socket)...)
 	const senders, reloads, names = 3, 100, 20
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
 	sent := make([][names]int, senders)
 	for i := range senders {
 		sending.Go(func() {
-			conn, err := net.Dial("udp", p.address)
+			conn, err := net.Dial("unixgram", socket)
 			if err != nil {
 				t.Error(err)
 				return
@@ -141,9 +142,6 @@ func reloadUnderLoad(t *testing.T, binary string) {
 		if name := fmt.Sprintf("load.%d", n); !near(got[name], float64(want)) {
 			t.Errorf("%s: %v, want %d", name, got[name], want)
 		}
-	}
-	if drops := got["weir.listener.kernel_drops"]; drops > 0 {
-		t.Errorf("%v datagrams were dropped by the kernel", drops)
 	}
 	if len(envs) != 1+senders {
 		t.Errorf("tags %v, want env:b, and env:a with each sender", envs)

@@ -88,7 +88,7 @@ func DefaultConfig() Config {
 	return Config{
 		UDP:            "127.0.0.1:8125",
 		More:           []Socket{},
-		ReceiveBuffer:  4 << 20,
+		ReceiveBuffer:  16 << 20,
 		MaxPacket:      8 << 10,
 		Engine:         EngineAuto,
 		SocketMode:     "0722",

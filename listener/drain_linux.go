@@ -17,8 +17,10 @@ const (
 	// packetsAtOnce is how many datagrams one recvmmsg may return.
 	packetsAtOnce = 64
 	// behindShare: a reader is behind that finds more than one of so many parts of its
-	// receive buffer full. In a hurried pause less comes in, unless the buffer is small.
+	// receive buffer full, or behindBytes. In a hurried pause less comes in, unless the
+	// buffer is small.
 	behindShare = 8
+	behindBytes = 1 << 20
 	// callsAtOnce bounds how long a drain goes on without a look at anything
 	// else.
 	callsAtOnce = 64
@@ -176,7 +178,7 @@ func (s *sweeper) sweep(stopped *atomic.Bool) error {
 }
 
 // tell lets work that can wait hear whether the reader is behind.
-func (s *sweeper) tell(m memory) { s.reader.Behind(m.used > m.buffer/behindShare) }
+func (s *sweeper) tell(m memory) { s.reader.Behind(m.used > min(m.buffer/behindShare, behindBytes)) }
 
 // last empties the socket for the last time.
 func (s *sweeper) last() {

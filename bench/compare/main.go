@@ -18,7 +18,7 @@
 // Each peer has a configuration in bench/compare/peers, made for throughput as its own
 // documentation says, with its output thrown away; Weir's writes each point as JSON, so
 // that its ledger can be checked. All aggregate, and flush every 10 s. All get the same
-// receive buffer, 4 MiB, which the kernel doubles: it is set from outside, as
+// receive buffer, 16 MiB, which the kernel doubles: it is set from outside, as
 // net.core.rmem_default would. bench/load sends, from one socket; the server and it share
 // the machine, or with -pin the sender has the last processor for itself.
 //

@@ -20,7 +20,7 @@ import (
 
 // receiveBuffer is what every server's sockets get, in the way of net.core.rmem_default,
 // whatever the server asks for: the kernel doubles it.
-const receiveBuffer = 4 << 20
+const receiveBuffer = 16 << 20
 
 // udpSocket is a line of /proc/net/udp.
 type udpSocket struct {

@@ -21,7 +21,7 @@ type Config struct {
 	UnixStream    string       `yaml:"unix_stream"`    // path of a socket file; "" for none
 	TCP           string       `yaml:"tcp"`            // host:port; "" for none
 	More          []Socket     `yaml:"more"`           // further sockets
-	ReceiveBuffer metric.Bytes `yaml:"receive_buffer"` // of each UDP socket
+	ReceiveBuffer metric.Bytes `yaml:"receive_buffer"` // of each UDP socket; 0: see receiveBuffer
 	MaxPacket     metric.Bytes `yaml:"max_packet"`     // longer datagrams and lines are cut, longer frames end their connection
 	Readers       int          `yaml:"readers"`        // for each address; 0: one for each CPU
 	Engine        string       `yaml:"engine"`         // of UDP: auto, recvmmsg or gnet
@@ -33,6 +33,10 @@ type Config struct {
 	// OriginDetection asks the kernel for the processes behind Unix sockets. It
 	// belongs to another section of the configuration.
 	OriginDetection bool `yaml:"-"`
+
+	// Memory is how much the process may take, in bytes; 0: as much as there is. Nobody
+	// configures it.
+	Memory uint64 `yaml:"-"`
 }
 
 // Socket is one address to listen on. Dialect and tag style are not for the
@@ -70,6 +74,12 @@ const (
 	minReceiveBuffer = 64 << 10
 	maxReceiveBuffer = 512 << 20 // the kernel counts twice that in 31 bits
 
+	// What 0 stands for: largestReceiveBuffer, or as much less as leaves all sockets of UDP
+	// together one in so many parts of the memory, but no less than leastReceiveBuffer.
+	largestReceiveBuffer = 16 << 20
+	leastReceiveBuffer   = 1 << 20
+	receiveBufferShare   = 8
+
 	maxReaders = 64
 	// defaultMaxReaders is the most that 0 stands for: one reader takes over half a
 	// million datagrams a second, and each one that is awake costs wakeups.
@@ -88,7 +98,6 @@ func DefaultConfig() Config {
 	return Config{
 		UDP:            "127.0.0.1:8125",
 		More:           []Socket{},
-		ReceiveBuffer:  16 << 20,
 		MaxPacket:      8 << 10,
 		Engine:         EngineAuto,
 		SocketMode:     "0722",
@@ -129,8 +138,8 @@ func (c *Config) Validate() error {
 		faults = append(faults, fmt.Errorf("listen.%s: %s", key, fmt.Sprintf(format, args...)))
 	}
 	faults = append(faults, c.validateSockets()...)
-	if c.ReceiveBuffer < minReceiveBuffer || c.ReceiveBuffer > maxReceiveBuffer {
-		fault("receive_buffer", "%v is out of range; use %v to %v", c.ReceiveBuffer, metric.Bytes(minReceiveBuffer), metric.Bytes(maxReceiveBuffer))
+	if c.ReceiveBuffer != 0 && (c.ReceiveBuffer < minReceiveBuffer || c.ReceiveBuffer > maxReceiveBuffer) {
+		fault("receive_buffer", "%v is out of range; use %v to %v, or 0 for what suits the container", c.ReceiveBuffer, metric.Bytes(minReceiveBuffer), metric.Bytes(maxReceiveBuffer))
 	}
 	if c.MaxPacket < minPacket || c.MaxPacket > maxPacket {
 		fault("max_packet", "%v is out of range; use %v to %v", c.MaxPacket, metric.Bytes(minPacket), metric.Bytes(maxPacket))
@@ -235,6 +244,20 @@ func parseMode(text string) (os.FileMode, error) {
 func (c *Config) mode() os.FileMode {
 	mode, _ := parseMode(c.SocketMode)
 	return mode
+}
+
+// receiveBuffer returns what each of so many sockets of UDP asks for. What the kernel
+// holds for readers that are behind is not to take a small container's memory from the
+// rest of the agent (docs/decisions.md). The kernel doubles it.
+func (c *Config) receiveBuffer(sockets int) metric.Bytes {
+	if c.ReceiveBuffer > 0 {
+		return c.ReceiveBuffer
+	}
+	if c.Memory == 0 || sockets == 0 {
+		return largestReceiveBuffer
+	}
+	share := c.Memory / receiveBufferShare / 2 / uint64(sockets)
+	return metric.Bytes(min(max(share, leastReceiveBuffer), largestReceiveBuffer))
 }
 
 // readers returns how many readers serve a socket. A Unix datagram socket cannot

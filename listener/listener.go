@@ -83,6 +83,8 @@ type Listener struct {
 	readers  []readerStats
 	warnings warnings
 	log      *slog.Logger
+
+	kernelMemory uint64 // see KernelMemory
 }
 
 // boundSocket is an address that is listened on.
@@ -113,10 +115,16 @@ func New(cfg Config, log *slog.Logger) (*Listener, error) {
 	}
 	plan := match(cfg.sockets(), passed)
 	l := &Listener{cfg: cfg, log: log, warnings: warnings{log: log}}
-	readers := 0
+	readers, udp := 0, 0
 	for _, p := range plan {
-		readers += cfg.readers(p.Network, p.inherited != nil)
+		count := cfg.readers(p.Network, p.inherited != nil)
+		readers += count
+		if p.Network == UDP {
+			udp += count
+		}
 	}
+	l.cfg.ReceiveBuffer = cfg.receiveBuffer(udp)
+	l.kernelMemory = 2 * uint64(l.cfg.ReceiveBuffer) * uint64(udp)
 	l.readers = make([]readerStats, readers)
 	first := 0
 	for i, p := range plan {
@@ -209,6 +217,10 @@ func (l *Listener) Run(ctx context.Context, handle Handler) error {
 	engines.Wait()
 	return errors.Join(faults...)
 }
+
+// KernelMemory returns how many bytes the kernel may take for what waits in the sockets of
+// UDP.
+func (l *Listener) KernelMemory() uint64 { return l.kernelMemory }
 
 // announce logs where a socket listens and what its clients should know.
 func (l *Listener) announce(s *boundSocket) {

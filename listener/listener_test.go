@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/weir-agent/weir/metric"
 )
 
 // engines runs a test with every engine this system has.
@@ -410,6 +412,31 @@ func TestValidate(t *testing.T) {
 		test.change(&cfg)
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: err = %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// Without a setting a socket has 16 MiB, or its share of an eighth of the memory there is,
+// which the kernel doubles.
+func TestReceiveBufferSuitsTheContainer(t *testing.T) {
+	for _, test := range []struct {
+		set     metric.Bytes
+		memory  uint64
+		sockets int
+		want    metric.Bytes
+	}{
+		{0, 0, 8, 16 << 20},
+		{0, 8 << 30, 8, 16 << 20},
+		{0, 1 << 30, 8, 8 << 20},
+		{0, 256 << 20, 2, 8 << 20},
+		{0, 256 << 20, 8, 2 << 20},
+		{0, 64 << 20, 8, 1 << 20},
+		{0, 64 << 20, 0, 16 << 20}, // there is none
+		{32 << 20, 64 << 20, 8, 32 << 20},
+	} {
+		cfg := Config{ReceiveBuffer: test.set, Memory: test.memory}
+		if got := cfg.receiveBuffer(test.sockets); got != test.want {
+			t.Errorf("%v, %d bytes of memory, %d sockets: %v, want %v", test.set, test.memory, test.sockets, got, test.want)
 		}
 	}
 }

@@ -125,17 +125,16 @@ type need struct {
 	bytes uint64
 }
 
-// needs returns what a configuration allows the agent to take, with so many readers, of
-// which so many have a UDP socket. Its sum is no bound: the samples of an interval, and
+// needs returns what a configuration allows the agent to take, with so many readers, and
+// the kernel for what waits in their sockets. Its sum is no bound: the samples of an interval, and
 // names and tags that are longer than usual, are not in it.
-func needs(cfg *config.Config, readers, udp int) []need {
+func needs(cfg *config.Config, readers int, sockets uint64) []need {
 	all := []need{
 		{"program", programBytes},
 		{"contexts", uint64(cfg.Cardinality.MaxContexts) * contextBytes},
 		{"guards", guardBytes},
 		{"queues", uint64(cfg.Forwarder.MaxQueued())},
-		// The kernel counts a datagram twice as large as it is, and doubles what is asked for.
-		{"sockets", 2 * uint64(cfg.Listen.ReceiveBuffer) * uint64(udp)},
+		{"sockets", sockets},
 	}
 	if a := &cfg.Analytics; a.Definitions != "" {
 		raw := uint64(a.Raw.Queue) * rowBytes * uint64(readers)
@@ -155,13 +154,7 @@ func (m *memory) warnIfShort(cfg *config.Config, l *listener.Listener, log *slog
 	if limit == 0 || m.soft > 0 && m.soft < uint64(float64(limit)*memoryShare) {
 		limit = m.soft // less than a share of the container by somebody's choice
 	}
-	udp := 0
-	for i := range l.Readers() {
-		if l.Reader(i).Network == listener.UDP {
-			udp++
-		}
-	}
-	all := needs(cfg, l.Readers(), udp)
+	all := needs(cfg, l.Readers(), l.KernelMemory())
 	sum := uint64(0)
 	for _, n := range all {
 		sum += n.bytes

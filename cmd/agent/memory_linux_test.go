@@ -58,13 +58,13 @@ func TestMemoryOfTheContainerIsKnown(t *testing.T) {
 		soft        uint64
 		fits        bool
 	}{
-		{"v2", "268435456", true, nil, []string{"soft_limit=230MiB container=256MiB", "max_contexts_that_fit=391000"}, 241591910, false},
-		{"v1", "268435456", false, nil, []string{"soft_limit=230MiB container=256MiB", "max_contexts_that_fit=391000"}, 241591910, false},
+		{"v2", "268435456", true, nil, []string{"soft_limit=230MiB container=256MiB", "max_contexts_that_fit=503000"}, 241591910, false},
+		{"v1", "268435456", false, nil, []string{"soft_limit=230MiB container=256MiB", "max_contexts_that_fit=503000"}, 241591910, false},
 		{"v2 without a limit", "max", true, nil, []string{"memory is not limited"}, 0, true},
 		{"v1 without a limit", fmt.Sprint(math.MaxInt64 &^ 4095), false, nil, []string{"memory is not limited"}, 0, true},
 		{"room for all", "1073741824", true, nil, []string{"soft_limit=921MiB container=1024MiB"}, 966367641, true},
-		{"fewer contexts", "268435456", true, []string{"WEIR_CARDINALITY_MAX_CONTEXTS=350000", "WEIR_CARDINALITY_MAX_CONTEXTS_PER_METRIC=10000"}, []string{"soft_limit=230MiB"}, 241591910, true},
-		{"queues count", "268435456", true, []string{"WEIR_CARDINALITY_MAX_CONTEXTS=350000", "DD_API_KEY=k", "DD_URL=http://127.0.0.1:1", "WEIR_SHUTDOWN_TIMEOUT=100ms"}, []string{"queues=64MiB"}, 0, false},
+		{"fewer contexts", "268435456", true, []string{"WEIR_CARDINALITY_MAX_CONTEXTS=500000", "WEIR_CARDINALITY_MAX_CONTEXTS_PER_METRIC=10000"}, []string{"soft_limit=230MiB"}, 241591910, true},
+		{"queues count", "268435456", true, []string{"WEIR_CARDINALITY_MAX_CONTEXTS=500000", "DD_API_KEY=k", "DD_URL=http://127.0.0.1:1", "WEIR_SHUTDOWN_TIMEOUT=100ms"}, []string{"queues=64MiB"}, 0, false},
 		{"no room at all", "67108864", true, nil, []string{"max_queue of forwarders, listen.receive_buffer or"}, 60397977, false},
 		{"GOMEMLIMIT", "1073741824", true, []string{"GOMEMLIMIT=100MiB"}, []string{"soft_limit=100MiB container=1024MiB GOMEMLIMIT=100MiB", "limit=100MiB"}, 100 << 20, false},
 		{"another share", "1073741824", true, []string{"AUTOMEMLIMIT=0.5"}, []string{"soft_limit=512MiB container=1024MiB AUTOMEMLIMIT=0.5"}, 512 << 20, true},

@@ -16,7 +16,6 @@ import (
 func TestNeeds(t *testing.T) {
 	cfg := config.Default()
 	cfg.Cardinality.MaxContexts = 1000
-	cfg.Listen.ReceiveBuffer = 1 << 20
 	cfg.Forwarder.Forwarders = []forwarder.DestinationConfig{
 		{Type: "logs"},
 		{Type: "datadog", MaxQueue: 10 << 20, AdditionalEndpoints: make([]forwarder.EndpointConfig, 2)},
@@ -24,18 +23,18 @@ func TestNeeds(t *testing.T) {
 		{Type: "statsd"},
 	}
 	want := []need{{"program", 32 << 20}, {"contexts", 300_000}, {"guards", 48 << 20}, {"queues", (30 + 64 + 64) << 20}, {"sockets", 6 << 20}}
-	if diff := cmp.Diff(want, needs(&cfg, 4, 3), cmp.AllowUnexported(need{})); diff != "" {
+	if diff := cmp.Diff(want, needs(&cfg, 4, 6<<20), cmp.AllowUnexported(need{})); diff != "" {
 		t.Errorf("without analytics (-want +got):\n%s", diff)
 	}
 	cfg.Analytics.Definitions = "somewhere"
 	cfg.Analytics.MaxSketches, cfg.Analytics.Raw.Queue = 100, 1024
 	want = append(want, need{"analytics", 100*3*16<<10 + 4*1024*24})
-	if diff := cmp.Diff(want, needs(&cfg, 4, 3), cmp.AllowUnexported(need{})); diff != "" {
+	if diff := cmp.Diff(want, needs(&cfg, 4, 6<<20), cmp.AllowUnexported(need{})); diff != "" {
 		t.Errorf("with analytics (-want +got):\n%s", diff)
 	}
 	cfg.Analytics.Raw.Kafka.Brokers, cfg.Analytics.Raw.Kafka.MaxQueued = []string{"k:9092"}, 1<<20
 	want[5].bytes += 1 << 20
-	if diff := cmp.Diff(want, needs(&cfg, 4, 3), cmp.AllowUnexported(need{})); diff != "" {
+	if diff := cmp.Diff(want, needs(&cfg, 4, 6<<20), cmp.AllowUnexported(need{})); diff != "" {
 		t.Errorf("with Kafka (-want +got):\n%s", diff)
 	}
 }

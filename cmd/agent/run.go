@@ -50,7 +50,7 @@ func run(configFile string) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var bound memory
 	bound.look(log)
-	a, err := newAgent(cfg, log)
+	a, err := newAgent(cfg, bound.container, log)
 	if err != nil {
 		return err
 	}
@@ -75,15 +75,16 @@ type agent struct {
 	log        *slog.Logger
 }
 
-// newAgent acquires everything and starts nothing.
-func newAgent(cfg config.Config, log *slog.Logger) (*agent, error) {
+// newAgent acquires everything and starts nothing. memory is what the process may take; 0:
+// as much as there is.
+func newAgent(cfg config.Config, memory uint64, log *slog.Logger) (*agent, error) {
 	guard := cardinality.New(cfg.Cardinality, log)
 	if file, err := guardFile(cfg); err != nil {
 		log.Warn("folds will be forgotten when the agent ends", "error", err)
 	} else {
 		guard.Open(file) // before lines can come: a restart admits no burst
 	}
-	cfg.Listen.OriginDetection = cfg.Aggregator.Origin.Detect
+	cfg.Listen.OriginDetection, cfg.Listen.Memory = cfg.Aggregator.Origin.Detect, memory
 	// What was counted is there before a socket opens.
 	events, err := newAnalytics(cfg, log)
 	if err != nil {

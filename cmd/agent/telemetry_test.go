@@ -28,7 +28,7 @@ func TestTelemetryIsDocumented(t *testing.T) {
 	cfg.Analytics.Keys, cfg.Analytics.Redis.Addresses = "000102030405060708090a0b0c0d0e0f", []string{"127.0.0.1:1"}
 	cfg.Forwarder.Forwarders = []forwarder.DestinationConfig{{Type: "logs", Output: "stderr"}, {Type: "datadog", APIKey: "k"}, {Type: "dogstatsd", Address: "127.0.0.1:1"}, {Type: "discard"}}
 	cfg.Forwarder.Resolve(forwarder.Defaults{})
-	a, err := newAgent(cfg, slog.New(slog.DiscardHandler))
+	a, err := newAgent(cfg, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

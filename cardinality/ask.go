@@ -57,6 +57,8 @@ func (g *Guard) answerAll(ctx context.Context) {
 func (g *Guard) Decide() {
 	g.deciding.Lock()
 	defer g.deciding.Unlock()
+	g.work.Begin()
+	defer g.work.End()
 	for {
 		g.askedMu.Lock()
 		if len(g.questions) == 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -16,6 +17,7 @@ type choice struct {
 	rows   []choiceRow
 	values []uint64 // hash of the tag, by row and key; 0: none
 	seen   hashSet
+	work   *priority.Work // nil: it cannot wait
 }
 
 // choiceKey is a tag key of the contexts.
@@ -95,6 +97,7 @@ func (c *choice) rank(i, keep int) {
 		if h := c.value(row, i); h != 0 {
 			scores[h] += uint64(c.rows[row].age) + 1
 		}
+		c.work.Step()
 	}
 	k.values = len(scores)
 	type scored struct{ hash, score uint64 }
@@ -118,6 +121,7 @@ func (c *choice) left(folded []int) int {
 	c.seen.reset(len(c.rows))
 	for row := range c.rows {
 		c.seen.add(c.foldedSum(row, folded))
+		c.work.Step()
 	}
 	return c.seen.count
 }
@@ -138,6 +142,7 @@ func (g *Guard) load(c *choice, m *tracked, already *folded) {
 	counts := map[string]int{}
 	pool := false
 	g.members(m.kind, m.number, func(member metric.Member) {
+		c.work.Step()
 		if member.Stale {
 			return
 		}
@@ -162,7 +167,7 @@ func (g *Guard) load(c *choice, m *tracked, already *folded) {
 		names = append(names[:min(len(names), maxChoiceKeys)], pooledKey)
 	}
 	protected := g.cfg.Load().protected
-	*c = choice{byKey: make(map[string]int, len(names))}
+	*c = choice{work: c.work, byKey: make(map[string]int, len(names))}
 	for i, name := range names {
 		forbidden := protected[name] || already.has(name)
 		f := fold{key: name}
@@ -174,6 +179,7 @@ func (g *Guard) load(c *choice, m *tracked, already *folded) {
 	c.values = make([]uint64, len(contexts)*len(c.keys))
 	pooled, hasPool := c.byKey[pooledKey]
 	for row, member := range contexts {
+		c.work.Step()
 		c.rows[row].age = member.Age
 		eachTag(member.Context, func(tag []byte) {
 			h := g.hash.bytes(tag)

@@ -94,10 +94,11 @@ func (g *Guard) tellRefusal(s *shard, m *tracked, limit int, dry, apart bool) {
 }
 
 func (g *Guard) describeRefusal(s *shard, m *tracked, limit int, dry, apart bool) {
+	var c choice
 	if apart {
+		c.work = &g.work
 		s.mu.Unlock()
 	}
-	var c choice
 	g.load(&c, m, nil)
 	for i := range c.keys {
 		c.rank(i, 0)
@@ -150,6 +151,7 @@ func (g *Guard) decide(s *shard, m *tracked, limit int, dry, apart bool) bool {
 		d.known = m.watch.known
 	}
 	if apart {
+		d.work = &g.work
 		m.undecided = m.undecided || !dry
 		s.mu.Unlock()
 	}

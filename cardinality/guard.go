@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/weir-agent/weir/internal/holds"
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -74,6 +75,7 @@ type Guard struct {
 	renaming atomic.Pointer[renaming] // the last; nil: there was none
 
 	deciding  sync.Mutex    // held for an answer, and for a Tick: one at a time; taken before that of a shard
+	work      priority.Work // what is done with it held, and no lock besides
 	running   atomic.Bool   // what Admit asks is answered by Run, and not by itself
 	asked     chan struct{} // there are questions
 	askedMu   sync.Mutex    // guards the field below

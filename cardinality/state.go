@@ -16,6 +16,7 @@ import (
 	"github.com/axiomhq/hyperloglog"
 
 	"github.com/weir-agent/weir/internal/diskio"
+	"github.com/weir-agent/weir/internal/priority"
 	"github.com/weir-agent/weir/metric"
 )
 
@@ -61,7 +62,10 @@ type keptState struct {
 // time to time, until ctx is done; then it saves it for the last time.
 func (g *Guard) Run(ctx context.Context) {
 	var answers sync.WaitGroup
-	answers.Go(func() { g.answerAll(ctx) }) // the disk may be slow
+	answers.Go(func() { // the disk may be slow
+		priority.Lower()
+		g.answerAll(ctx)
+	})
 	defer answers.Wait()
 	ticker := time.NewTicker(saveEvery)
 	defer ticker.Stop()

@@ -87,7 +87,7 @@ func TestSocketsAreSeenFromOutside(t *testing.T) {
 	}
 	defer client.Close()
 
-	finish := sync.OnceValue(s.startWatch())
+	finish := sync.OnceValue(s.startWatch(nil))
 	defer finish() // or it looks for as long as the tests run
 	const unread = 50 * time.Millisecond
 	begin := time.Now()
@@ -107,10 +107,16 @@ func TestSocketsAreSeenFromOutside(t *testing.T) {
 	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
+	handed := openHandedOver()
+	defer handed.close()
+	before, all := handed.count(), uint64(sent)
 	for buffer := make([]byte, 9000); sent > 0; sent-- {
 		if _, _, err := conn.ReadFrom(buffer); err != nil {
 			t.Fatalf("%d datagrams are missing: %v", sent, err)
 		}
+	}
+	if n := handed.count() - before; n < all {
+		t.Errorf("the kernel says that it handed over %d datagrams, want %d or more", n, all)
 	}
 	s.waitUntilEmpty(5 * time.Second)
 	w := finish()

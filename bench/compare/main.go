@@ -39,7 +39,8 @@
 //
 // Memory: resident (VmRSS, VmHWM) before the first metric and at most, with -contexts
 // contexts at half the highest rate of packed. The pause is seen from outside, too: every
-// 0.5 ms SO_MEMINFO says how much waits in the socket; see startWatch.
+// 0.5 ms SO_MEMINFO says how much waits in the socket, and /proc/net/snmp how many
+// datagrams were read; see startWatch.
 //
 // The ledger: for each life of a server, datagrams sent = read by the server + dropped by
 // the kernel, and if none was dropped, metrics, and for Weir the sum of counters in its

@@ -39,7 +39,7 @@ func start(command, env []string, folder string, cpus *unix.CPUSet) (*process, e
 	p.cmd.Dir = folder
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := startOn(p.cmd, cpus); err != nil {
+	if err := runOn(cpus, p.cmd.Start); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	go func() {
@@ -49,10 +49,10 @@ func start(command, env []string, folder string, cpus *unix.CPUSet) (*process, e
 	return p, nil
 }
 
-// startOn starts a command that may use some processors only; nil: all.
-func startOn(cmd *exec.Cmd, cpus *unix.CPUSet) error {
+// runOn does something, and starts what it starts, with some processors only; nil: all.
+func runOn(cpus *unix.CPUSet, do func() error) error {
 	if cpus == nil {
-		return cmd.Start()
+		return do()
 	}
 	runtime.LockOSThread() // a child has the processors of the thread that starts it
 	defer runtime.UnlockOSThread()
@@ -64,7 +64,7 @@ func startOn(cmd *exec.Cmd, cpus *unix.CPUSet) error {
 		return os.NewSyscallError("sched_setaffinity", err)
 	}
 	defer func() { _ = unix.SchedSetaffinity(0, &mine) }()
-	return cmd.Start()
+	return do()
 }
 
 // split gives the sender the last of the processors this process may use, and servers

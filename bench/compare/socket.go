@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -177,23 +178,35 @@ func (s *sockets) waitUntilEmpty(patience time.Duration) {
 
 // watch is what was seen of sockets while there was traffic.
 type watch struct {
-	Pause  time.Duration `json:"pause"`  // the longest time in which a queue that was not empty never got shorter
+	Pause  time.Duration `json:"pause"`  // the longest time in which a queue that was not empty was not read
+	Long   int           `json:"long"`   // how many times of more than longPause there were
 	Unseen time.Duration `json:"unseen"` // the longest time in which nobody looked
 	Peak   uint64        `json:"peak"`   // bytes that waited
 }
+
+// longPause is the longest that nobody is to see.
+const longPause = 5 * time.Millisecond
 
 // lookEvery is how often a watcher looks: about, since the kernel has to let it.
 const lookEvery = 500 * time.Microsecond
 
 // startWatch looks until finish is called. A pause is taken to begin at the last look
-// that saw a queue shorter or empty, and to end at the first that sees so again; what
-// the watcher itself did not get to run is taken off it, so that a busy machine does
-// not count as the server's pause. It is true within lookEvery.
-func (s *sockets) startWatch() (finish func() watch) {
+// that saw that datagrams had been read, or an empty queue, and to end at the first that
+// sees so again; what the watcher itself did not get to run is taken off it, so that a
+// busy machine does not count as the server's pause. It is true within lookEvery.
+//
+// A queue may grow while it is read, and datagrams come as the sender gets to run. So the
+// kernel is asked how many it has handed over, to all processes: the server must be the
+// only one that receives many.
+//
+// With cpus it looks from these processors, and takes nothing from a server that has the
+// others.
+func (s *sockets) startWatch(cpus *unix.CPUSet) (finish func() watch) {
 	var stop atomic.Bool
+	handed := openHandedOver()
 	var w watch
 	var done sync.WaitGroup
-	done.Go(func() {
+	look := func() error {
 		// The thread must not end: servers are killed with the thread that started them,
 		// and that may be this one. So it gets its usual slack (0) back.
 		runtime.LockOSThread()
@@ -201,30 +214,45 @@ func (s *sockets) startWatch() (finish func() watch) {
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 		defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 		nap := unix.NsecToTimespec(int64(lookEvery))
+		defer handed.close()
 		last, _ := s.state()
+		lastRead := handed.count()
 		lastLook := time.Now()
-		shorter := lastLook
+		reading := lastLook
 		late := time.Duration(0)
+		ended := func(now time.Time) {
+			pause := now.Sub(reading) - late
+			if w.Pause = max(w.Pause, pause); pause > longPause {
+				w.Long++
+			}
+		}
 		for !stop.Load() {
 			// Not a call that Go's scheduler hears of: it takes twice the CPU, and
 			// the server has to share.
 			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&nap)), 0, 0)
 			used, _ := s.state()
+			read := handed.count()
 			now := time.Now()
 			gap := now.Sub(lastLook)
 			w.Unseen = max(w.Unseen, gap)
 			w.Peak = max(w.Peak, used)
 			late += max(0, gap-2*lookEvery)
-			if used < last || used == 0 {
+			if used < last || used == 0 || read != lastRead {
 				if last > 0 {
-					w.Pause = max(w.Pause, now.Sub(shorter)-late)
+					ended(now)
 				}
-				shorter, late = now, 0
+				reading, late = now, 0
 			}
-			last, lastLook = used, now
+			last, lastRead, lastLook = used, read, now
 		}
 		if last > 0 {
-			w.Pause = max(w.Pause, time.Since(shorter)-late)
+			ended(time.Now())
+		}
+		return nil
+	}
+	done.Go(func() {
+		if err := runOn(cpus, look); err != nil {
+			panic("BUG: processors that were there are not: " + err.Error())
 		}
 	})
 	return func() watch {
@@ -232,4 +260,35 @@ func (s *sockets) startWatch() (finish func() watch) {
 		done.Wait()
 		return w
 	}
+}
+
+// handedOver reads how many datagrams of UDP the kernel has handed over to processes:
+// InDatagrams in /proc/net/snmp, which counts what recvmsg and its like return.
+type handedOver struct {
+	fd   int // -1: this system does not say
+	text [4096]byte
+}
+
+func openHandedOver() *handedOver {
+	fd, err := unix.Open("/proc/net/snmp", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		fd = -1
+	}
+	return &handedOver{fd: fd}
+}
+
+func (h *handedOver) close() { _ = unix.Close(h.fd) }
+
+// count returns the number, always the same if this system does not say.
+func (h *handedOver) count() (n uint64) {
+	size, _ := unix.Pread(h.fd, h.text[:], 0)
+	_, text, _ := bytes.Cut(h.text[:max(0, size)], []byte("\nUdp: ")) // the names
+	_, text, _ = bytes.Cut(text, []byte("\nUdp: "))
+	for _, digit := range text {
+		if digit < '0' || digit > '9' {
+			break
+		}
+		n = 10*n + uint64(digit-'0')
+	}
+	return n
 }

@@ -73,7 +73,7 @@ func (b *bench) prepare(i *instance, t traffic, rate float64, inMetrics bool, du
 		return nil, err
 	}
 	s.out = bufio.NewReader(out)
-	if err := startOn(s.cmd, b.senderCPUs); err != nil {
+	if err := runOn(b.senderCPUs, s.cmd.Start); err != nil {
 		return nil, err
 	}
 	if line, err := s.out.ReadString('\n'); err != nil || line != "ready\n" {

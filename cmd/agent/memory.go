@@ -126,8 +126,8 @@ type need struct {
 }
 
 // needs returns what a configuration allows the agent to take, with so many readers, and
-// the kernel for what waits in their sockets. Its sum is no bound: the samples of an interval, and
-// names and tags that are longer than usual, are not in it.
+// the kernel for what waits in their sockets. Its sum is no bound: the samples of an
+// interval, and names and tags that are longer than usual, are not in it.
 func needs(cfg *config.Config, readers int, sockets uint64) []need {
 	all := []need{
 		{"program", programBytes},

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"listener":          {"metric", "internal/priority"},
 	"parser":            {"metric"},
 	"rules":             {"metric"},
-	"cardinality":       {"metric", "internal/diskio", "internal/holds"},
+	"cardinality":       {"metric", "internal/diskio", "internal/holds", "internal/priority"},
 	"aggregator":        {"metric", "internal/holds", "internal/priority"},
 	"forwarder":         {"metric", "internal/diskio", "internal/priority"},
 	"analytics":         {"metric", "analytics/plan", "analytics/fleet", "analytics/raw", "analytics/report", "internal/diskio"},

@@ -434,7 +434,7 @@ func (b *bench) measureFootprint(s *server, f *footprint, highestMetrics float64
 		r.Flush = i.flush(i)
 	}
 	f.Runs = append(f.Runs, r)
-	b.say("%s, %s: %.0f bytes each, %d MiB at most; at %.0f metrics/s lost %.3f %%, longest pause %v, %d longer than 5 ms (unseen %v), idle %.2f %% of a core, flush %.3f s",
-		s.name, what, float64(r.Most-r.Idle)/float64(f.Contexts), r.Most>>20, r.Rate, 100*r.Lost, r.Seen.Pause, r.Seen.Long, r.Seen.Unseen, 100*r.IdleCPU, r.Flush)
+	b.say("%s, %s: %.0f bytes each, %d MiB at most; at %.0f metrics/s lost %.3f %%, longest pause %v, %d longer than %v (unseen %v), idle %.2f %% of a core, flush %.3f s",
+		s.name, what, float64(r.Most-r.Idle)/float64(f.Contexts), r.Most>>20, r.Rate, 100*r.Lost, r.Seen.Pause, r.Seen.Long, longPause, r.Seen.Unseen, 100*r.IdleCPU, r.Flush)
 	return err
 }

@@ -237,10 +237,11 @@ func (r *results) writeFootprints(w io.Writer) {
 	fmt.Fprintf(w, "\n## contexts\n\n")
 	fmt.Fprintf(w, "Counters, packed to 1,432 bytes, at half the highest rate for three windows or more. Bytes a\n")
 	fmt.Fprintf(w, "context: the most resident memory less that before the first metric. Pause: the longest time in\n")
-	fmt.Fprintf(w, "which datagrams waited and none was read; how many were longer than 5 ms; and how long nobody looked at most. Idle:\n")
-	fmt.Fprintf(w, "CPU with all contexts and no traffic, between flushes. Flush: as the server says itself. The floor\n")
-	fmt.Fprintf(w, "keeps nothing and never flushes: its pause is what the machine makes of one that sleeps likewise.\n\n")
-	fmt.Fprintf(w, "| server | tags | contexts | bytes a context | × | resident, MiB | metrics/s | runs with losses | longest pause, ms | longer than 5 ms | unseen, ms | idle, %% of a core | flush, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	fmt.Fprintf(w, "which datagrams waited and none was read, and how many were longer than %v. Unseen: how long\n", longPause)
+	fmt.Fprintf(w, "nobody looked at most. Idle: CPU with all contexts and no traffic, between flushes. Flush: as the\n")
+	fmt.Fprintf(w, "server says itself. The floor keeps nothing and never flushes: its pause is what the machine makes\n")
+	fmt.Fprintf(w, "of one that sleeps likewise.\n\n")
+	fmt.Fprintf(w, "| server | tags | contexts | bytes a context | × | resident, MiB | metrics/s | runs with losses | longest pause, ms | longer than %v | unseen, ms | idle, %% of a core | flush, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", longPause)
 	one := func(n float64) string { return fmt.Sprintf("%.1f", n) }
 	for _, f := range r.Footprints {
 		weir, size, times := r.footprint("weir", f.Tags, f.Contexts), spread(f.each()), "–"
@@ -260,7 +261,9 @@ func (r *results) writeFootprints(w io.Writer) {
 		fmt.Fprintf(w, "| %s | %d | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", f.Server, f.Tags, count(float64(f.Contexts)), size, times,
 			figure(count, func(r footprint1) float64 { return float64(r.Most >> 20) }), figure(count, func(r footprint1) float64 { return r.Rate }),
 			losses(each(f.Runs, func(r footprint1) float64 { return r.Lost })),
-			figure(one, func(r footprint1) float64 { return 1000 * r.Seen.Pause.Seconds() }), figure(count, func(r footprint1) float64 { return float64(r.Seen.Long) }), figure(one, func(r footprint1) float64 { return 1000 * r.Seen.Unseen.Seconds() }),
+			figure(one, func(r footprint1) float64 { return 1000 * r.Seen.Pause.Seconds() }),
+			figure(count, func(r footprint1) float64 { return float64(r.Seen.Long) }),
+			figure(one, func(r footprint1) float64 { return 1000 * r.Seen.Unseen.Seconds() }),
 			figure(one, func(r footprint1) float64 { return 100 * r.IdleCPU }), flush)
 	}
 }
